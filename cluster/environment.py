@@ -1,0 +1,37 @@
+"""The environment variables that this project sets for itself, before Ray or MLflow is imported.
+
+Only defaults: what the user has set already stays.
+"""
+
+import os
+
+# Each name and value was read in the source of ray 2.60 and mlflow 3.17.
+QUIET: dict[str, str] = {
+    # Ray would send statistics every hour, and ask about it on a terminal.
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # MLflow would send an event for many calls, from its UI too.
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    # The convention for everything else; MLflow knows no value for it but "true".
+    "DO_NOT_TRACK": "true",
+    # Two lines about tables in a new database.
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+}
+
+TUNE: dict[str, str] = {
+    # Three files a trial (CSV, JSON, TensorBoard), written by the driver in its one loop.
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    # A trial whose thread needs over 2 s to end would make the next trial on its actor fail.
+    "TUNE_FUNCTION_THREAD_TIMEOUT_S": "60",
+    # A row without the metric is a trial's last word (diverged, out of memory), not an error.
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    # Tune would replace the handler with which a sweep stops its trials and writes checkpoints.
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    # Trials would run in folders of Tune's, where a relative path of the user's means nothing.
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+}
+
+
+def apply() -> None:
+    """Set QUIET and TUNE as defaults; call it before anything imports ray or mlflow."""
+    for name, value in (QUIET | TUNE).items():
+        os.environ.setdefault(name, value)

@@ -1,0 +1,70 @@
+"""How trials end, what is kept of each, and in which order they rank."""
+
+import dataclasses
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+Outcome = Literal["finished", "stopped", "interrupted", "diverged", "out_of_memory", "failed"]
+"""In the order of their rank."""
+
+OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
+
+INFEASIBLE: tuple[Outcome, ...] = ("diverged", "out_of_memory")
+"""What the sampler must learn to stay away from."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialRecord:
+    """What a sweep keeps of one trial, in JSON's types."""
+
+    fingerprint: str
+    outcome: Outcome
+    params: dict[str, Any] = field(default_factory=dict)
+    """The varied fields."""
+    step: int = 0
+    """Steps done."""
+    value: float | None = None
+    """Best validation over the reports, that of the weights kept."""
+    last_value: float | None = None
+    parameters: int | None = None
+    """Trained values of the net."""
+    seconds: float | None = None
+    peak_memory_bytes: int | None = None
+    error: str = ""
+    """Why it did not finish, in one line."""
+    taken_over_from: str = ""
+    """The sweep that trained it, when that was another one."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as a dictionary."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> "TrialRecord":
+        """Build from `to_json`'s dictionary."""
+        return cls(**content)
+
+
+def rank(records: Iterable[TrialRecord]) -> list[TrialRecord]:
+    """Return the records from best to worst.
+
+    Finished trials by value; then stopped ones by how far they came, then value; then interrupted
+    ones likewise; diverged, out of memory and failed last.
+    """
+    return sorted(records, key=_rank_key)
+
+
+def gain_percent(value: float | None, do_nothing: float) -> float | None:
+    """Return by how much a value lies below do-nothing's, in percent of that; negative is worse."""
+    if value is None or do_nothing == 0:
+        return None
+    return 100 * (do_nothing - value) / do_nothing
+
+
+def _rank_key(record: TrialRecord) -> tuple[int, int, float, str]:
+    position = OUTCOMES.index(record.outcome)
+    came = 0 if record.outcome == "finished" else -record.step
+    value = math.inf if record.value is None else record.value
+    return position, came, value, record.fingerprint

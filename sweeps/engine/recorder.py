@@ -1,0 +1,156 @@
+"""What happens to trials, told to all who must know: the study, MLflow, and whoever watches.
+
+Tune calls back here for every report and every end, with the result that stopped a trial and the
+error that ended it, which its searchers do not get to see.
+"""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from ray import tune
+from ray.tune.experiment import Trial
+
+from sweeps.engine.outcomes import TrialRecord
+from sweeps.engine.stopping import SweepStopper
+from sweeps.engine.study import Suggestion, SweepStudy
+from sweeps.engine.tracking import Tracking
+from trainer.config import METRIC
+from trainer.journal import Row
+from trainer.models import build_model, count_parameters
+from trainer.record import Record
+
+
+class Watcher(Protocol):
+    """Whoever is shown what happens."""
+
+    def row(self, record: TrialRecord, row: Row) -> None:
+        """See a report of a running trial."""
+
+    def ended(self, record: TrialRecord) -> None:
+        """See how a trial ended."""
+
+
+class Recorder(tune.Callback):  # type: ignore[misc]
+    """Follows every trial from suggestion to outcome."""
+
+    def __init__(
+        self,
+        study: SweepStudy,
+        stopper: SweepStopper,
+        tracking: Tracking,
+        watcher: Watcher,
+        *,
+        read_rows: Callable[[str], list[Row]],
+        on_finished: Callable[[TrialRecord], None],
+    ) -> None:
+        self._study = study
+        self._stopper = stopper
+        self._tracking = tracking
+        self._watcher = watcher
+        self._read_rows = read_rows
+        self._on_finished = on_finished
+        self._suggestions: dict[str, Suggestion] = {}
+        self._so_far: dict[str, TrialRecord] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return nothing: Tune pickles its parts to restore them, and a sweep never does."""
+        return {}
+
+    def begin(self, suggestion: Suggestion) -> None:
+        """Open the books for a trial that is handed to Tune."""
+        name = suggestion.fingerprint
+        self._suggestions[name] = suggestion
+        self._so_far[name] = TrialRecord(
+            fingerprint=name,
+            outcome="interrupted",
+            params=suggestion.fields,
+            parameters=_count_parameters(suggestion),
+        )
+        self._tracking.start_trial(name, suggestion.fields)
+
+    def take_over(self, records: Iterable[TrialRecord]) -> None:
+        """Enter trials that another sweep has trained."""
+        for record in records:
+            self._tracking.reconcile([record], self._read_rows)
+            self._watcher.ended(record)
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
+    ) -> None:
+        """Note where a trial runs, or a row of its journal."""
+        name = trial.config["fingerprint"]
+        if "started" in result:
+            self._describe(name, result["started"])
+        if "row" in result:
+            self._add_row(name, result["row"])
+
+    def on_trial_complete(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
+        """Settle a trial that returned, or that the scheduler stopped."""
+        name = trial.config["fingerprint"]
+        ending = trial.last_result.get("ending")
+        if ending is None:
+            stopped = self._stopper.was_stopped(name)
+            ending = {"outcome": "stopped" if stopped else "interrupted"}
+        self._settle(name, ending)
+
+    def on_trial_error(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
+        """Settle a trial whose worker died and was not to be revived."""
+        text = Path(trial.error_file).read_text(encoding="utf-8") if trial.error_file else ""
+        lines = [line for line in text.splitlines() if line.strip()]
+        last = lines[-1] if lines else "no word from it"
+        ending = {"outcome": "failed", "error": f"its worker died: {last}", "traceback": text}
+        self._settle(trial.config["fingerprint"], ending)
+
+    def _describe(self, name: str, environment: dict[str, Any]) -> None:
+        suggestion = self._suggestions[name]
+        record = Record(
+            config=suggestion.config,
+            data_fingerprint=suggestion.config.data.fingerprint or "",
+            commit=environment["commit"],
+            environments=(environment["here"] | {"from_step": 0},),
+        )
+        here = environment["here"]
+        tags = {"device": here["device_name"], "device_kind": here["device_kind"]}
+        tags |= {"python": here["python"], **here["versions"]}
+        self._tracking.describe_trial(name, tags, record.to_text())
+
+    def _add_row(self, name: str, row: Row) -> None:
+        step, value = int(row["step"]), float(row[METRIC])  # type: ignore[arg-type]
+        before = self._so_far[name]
+        record = TrialRecord(
+            fingerprint=name,
+            outcome="interrupted",
+            params=before.params,
+            parameters=before.parameters,
+            step=step,
+            value=value if before.value is None else min(value, before.value),
+            last_value=value,
+            seconds=float(row["seconds"]),  # type: ignore[arg-type]
+            peak_memory_bytes=int(row["peak_memory_bytes"]),  # type: ignore[arg-type]
+        )
+        self._so_far[name] = record
+        self._study.report(name, step=step, value=value)
+        self._tracking.add_rows(name, [row])
+        self._watcher.row(record, row)
+
+    def _settle(self, name: str, ending: dict[str, Any]) -> None:
+        content = self._so_far[name].to_json() | {"outcome": ending["outcome"]}
+        content["error"] = ending.get("error", "")
+        content["step"] = max(content["step"], ending.get("step", 0))
+        record = TrialRecord.from_json(content)
+        self._study.settle(record)
+        self._tracking.end_trial(record, ending.get("traceback", ""))
+        if record.outcome == "finished":
+            self._on_finished(record)
+        self._watcher.ended(record)
+
+
+def _count_parameters(suggestion: Suggestion) -> int:
+    with torch.device("meta"):
+        return count_parameters(build_model(suggestion.config.model))

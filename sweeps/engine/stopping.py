@@ -1,0 +1,78 @@
+"""Which trials are stopped early: Ray's ASHA with its gaps closed.
+
+Ray's own stops also at the last step (so that finished and stopped look alike), forgets its rungs
+when the driver starts again, and lets a trial that resumes be judged twice. A validation that is
+not a number never gets here: the trainer ends such a trial itself, as diverged.
+"""
+
+from collections.abc import Iterable, Mapping
+from types import SimpleNamespace
+from typing import Any
+
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
+
+from trainer.config import METRIC
+
+REDUCTION_FACTOR = 2
+"""At each rung about the better half goes on."""
+
+RUNGS = 2
+"""Rungs lie at 1/4 and 1/2 of the steps: the log's curves cross, so no earlier."""
+
+
+class SweepStopper(AsyncHyperBandScheduler):  # type: ignore[misc]
+    """ASHA on validation by step, knowing trials by fingerprint across restarts."""
+
+    def __init__(self, *, last_step: int, report_every: int) -> None:
+        """Place the rungs where reports fall, the last one at least one report before the end."""
+        first = max(report_every, last_step // REDUCTION_FACTOR**RUNGS)
+        super().__init__(
+            time_attr="step",
+            metric=METRIC,
+            mode="min",
+            grace_period=min(first, last_step),
+            max_t=last_step + 1,
+            reduction_factor=REDUCTION_FACTOR,
+            stop_last_trials=False,
+        )
+        self._last_step = last_step
+        self._stopped: set[str] = set()
+
+    def remember(self, curves: Iterable[tuple[str, Mapping[int, float]]]) -> None:
+        """Fill the rungs with what earlier drivers of this sweep saw: (fingerprint, curve)."""
+        for fingerprint, curve in curves:
+            for step in sorted(curve):
+                self._judge(fingerprint, step, curve[step])
+
+    def was_stopped(self, fingerprint: str) -> bool:
+        """Return whether it was this scheduler that ended the trial."""
+        return fingerprint in self._stopped
+
+    def rungs(self) -> list[int]:
+        """Return the steps at which trials are judged."""
+        return sorted(int(step) for step, _ in self._brackets[0]._rungs if step < self._last_step)
+
+    def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
+        """Nothing to prepare: there is one bracket, and fingerprints are its keys."""
+
+    def on_trial_remove(self, tune_controller: Any, trial: Trial) -> None:
+        """Nothing to clean up."""
+
+    def on_trial_complete(self, tune_controller: Any, trial: Trial, result: Any) -> None:
+        """Nothing to add: every report was judged when it came."""
+
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        """Stop a trial that is in the worse half at its rung; never at its last step."""
+        if METRIC not in result or result["step"] >= self._last_step:
+            return TrialScheduler.CONTINUE  # type: ignore[no-any-return]
+        fingerprint = trial.config["fingerprint"]
+        action = self._judge(fingerprint, result["step"], result[METRIC])
+        if action == TrialScheduler.STOP:
+            self._stopped.add(fingerprint)
+        return action
+
+    def _judge(self, fingerprint: str, step: int, value: float) -> str:
+        known_as = SimpleNamespace(trial_id=fingerprint)
+        action: str = self._brackets[0].on_result(known_as, step, -value)
+        return action

@@ -1,0 +1,227 @@
+"""A sweep's study: which trials it has, what each is told, and what to try next.
+
+The truth between Ray and Optuna, without Ray: `finished` is COMPLETE; `stopped` is PRUNED with its
+intermediate values; `diverged` and `out_of_memory` are PRUNED and infeasible; `failed` is FAIL;
+a trial that may go on (`interrupted`) stays RUNNING and is taken up first by the next driver.
+"""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from optuna.study import Study
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from sweeps.engine.outcomes import INFEASIBLE, TrialRecord
+from sweeps.engine.sampling import SweepSampler
+from trainer.config import TrainConfig
+
+logger = logging.getLogger(__name__)
+
+QUASI_RANDOM_TRIALS = 6
+"""Start-up points after the known ones, before TPE takes over."""
+
+DUPLICATES_UNTIL_EXHAUSTED = 20
+"""So many suggestions in a row that were recorded already mean that the space has no more."""
+
+_RECORD, _FIELDS, _FINGERPRINT, _DUPLICATE = "record", "fields", "fingerprint", "duplicate_of"
+
+Space = Callable[[Trial], Mapping[str, object]]
+Fields = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suggestion:
+    """A trial to train: its varied fields, all of it, and its name."""
+
+    fingerprint: str
+    fields: Fields
+    config: TrainConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepPlan:
+    """What a study needs to know of its sweep."""
+
+    space: Space
+    known_points: Sequence[Mapping[str, object]]
+    base: Mapping[str, object]
+    """The fields that all trials share."""
+    data_fingerprint: str
+    trials: int
+    """How many trials to have in the end, known points included."""
+    seed: int
+
+
+class SweepStudy:
+    """One Optuna study in the words of this project."""
+
+    def __init__(
+        self,
+        study: Study,
+        plan: SweepPlan,
+        *,
+        find_finished: Callable[[str], TrialRecord | None] = lambda fingerprint: None,
+    ) -> None:
+        """Continue a study. `find_finished` knows trials that other sweeps have trained."""
+        self._study = study
+        self._plan = plan
+        self._find_finished = find_finished
+        self._study.sampler = SweepSampler(
+            plan.seed, startup=len(plan.known_points) + QUASI_RANDOM_TRIALS
+        )
+        self._records: dict[str, TrialRecord] = {}
+        self._running: dict[str, Trial] = {}
+        self._to_resume: list[int] = []
+        self._taken_over: list[TrialRecord] = []
+        self._read_history()
+        for point in plan.known_points:
+            self._study.enqueue_trial(dict(point), skip_if_exists=True)
+
+    def next(self) -> Suggestion | None:
+        """Return the next trial to train, unfinished ones first; None when there are enough.
+
+        Known results are told on the way and not trained again: this sweep's own do not count
+        toward the number of trials, another sweep's do.
+        """
+        if self._to_resume:
+            return self._admit(Trial(self._study, self._to_resume.pop(0)))
+        duplicates = 0
+        while self._count() < self._plan.trials:
+            suggestion = self._admit(self._study.ask())
+            if suggestion is not None:
+                return suggestion
+            duplicates = duplicates + 1 if self._last_was_duplicate else 0
+            if duplicates == DUPLICATES_UNTIL_EXHAUSTED:
+                logger.warning(
+                    "the space is exhausted: %d suggestions in a row were recorded already",
+                    duplicates,
+                )
+                return None
+        return None
+
+    def report(self, fingerprint: str, *, step: int, value: float) -> None:
+        """Tell a running trial's validation at a step; one told before is left alone."""
+        trial = self._running[fingerprint]
+        if step not in self._told_steps(trial):
+            trial.report(value, step)
+
+    def settle(self, record: TrialRecord) -> None:
+        """Tell how a running trial ended; an interrupted one stays open for the next driver."""
+        if record.outcome == "interrupted":
+            self._records[record.fingerprint] = record
+            return
+        trial = self._running.pop(record.fingerprint)
+        trial.set_user_attr(_RECORD, record.to_json())
+        self._records[record.fingerprint] = record
+        if record.outcome == "finished":
+            self._study.tell(trial, record.value)
+        elif record.outcome == "failed":
+            self._study.tell(trial, state=TrialState.FAIL)
+        else:
+            if record.outcome in INFEASIBLE:
+                trial.set_constraint(record.outcome, 1.0)
+            self._study.tell(trial, state=TrialState.PRUNED)
+
+    def settled(self) -> list[TrialRecord]:
+        """Return the records of all trials that have ended, those of earlier drivers included."""
+        return list(self._records.values())
+
+    def take_taken_over(self) -> list[TrialRecord]:
+        """Return the trials taken over from other sweeps since the last call."""
+        taken, self._taken_over = self._taken_over, []
+        return taken
+
+    def curves(self) -> Iterator[tuple[str, dict[int, float]]]:
+        """Yield (fingerprint, {step: validation}) of every trial there is."""
+        for frozen in self._study.get_trials(deepcopy=False):
+            fingerprint = frozen.user_attrs.get(_FINGERPRINT)
+            if fingerprint is not None and _DUPLICATE not in frozen.user_attrs:
+                yield fingerprint, dict(frozen.intermediate_values)
+
+    def _read_history(self) -> None:
+        for frozen in self._study.get_trials(deepcopy=False):
+            if frozen.state == TrialState.RUNNING:
+                self._to_resume.append(frozen._trial_id)
+            elif _RECORD in frozen.user_attrs:
+                record = TrialRecord.from_json(frozen.user_attrs[_RECORD])
+                self._records[record.fingerprint] = record
+
+    def _count(self) -> int:
+        return len(self._records.keys() | self._running.keys()) + len(self._to_resume)
+
+    def _admit(self, trial: Trial) -> Suggestion | None:
+        """Name a trial and let it run, or tell it at once what is known of it."""
+        self._last_was_duplicate = False
+        fields = dict(self._plan.space(trial))
+        try:
+            config = TrainConfig.from_fields({**self._plan.base, **fields})
+        except ValueError as error:
+            self._refuse(trial, fields, error)
+            return None
+        fingerprint = config.fingerprint(self._plan.data_fingerprint)
+        if fingerprint in self._running or fingerprint in self._records:
+            self._tell_duplicate(trial, fingerprint)
+            return None
+        trial.set_user_attr(_FIELDS, fields)
+        trial.set_user_attr(_FINGERPRINT, fingerprint)
+        self._running[fingerprint] = trial
+        finished = self._find_finished(fingerprint)
+        if finished is not None:
+            record = replace(finished, params=fields)
+            self.settle(record)
+            self._taken_over.append(record)
+            return None
+        return Suggestion(fingerprint=fingerprint, fields=fields, config=config)
+
+    def _refuse(self, trial: Trial, fields: Fields, error: ValueError) -> None:
+        """Record a configuration that cannot be built: the space's fault, not the sweep's end."""
+        name = f"refused-{trial.number}"
+        self._running[name] = trial
+        self.settle(
+            TrialRecord(fingerprint=name, outcome="failed", params=fields, error=str(error))
+        )
+
+    def _tell_duplicate(self, trial: Trial, fingerprint: str) -> None:
+        self._last_was_duplicate = True
+        trial.set_user_attr(_DUPLICATE, fingerprint)
+        record = self._records.get(fingerprint)
+        if record is None or record.outcome in ("failed", "interrupted"):
+            self._study.tell(trial, state=TrialState.FAIL)  # nothing to learn from it yet
+        elif record.outcome == "finished":
+            self._study.tell(trial, record.value)
+        else:
+            if record.last_value is not None:
+                trial.report(record.last_value, record.step)
+            if record.outcome in INFEASIBLE:
+                trial.set_constraint(record.outcome, 1.0)
+            self._study.tell(trial, state=TrialState.PRUNED)
+
+    def _told_steps(self, trial: Trial) -> Mapping[int, float]:
+        frozen = trial.storage.get_trial(trial._trial_id)
+        return frozen.intermediate_values
+
+
+def read_records(study: Study) -> list[TrialRecord]:
+    """Return a record of every trial of a study, running ones as interrupted, from Optuna alone."""
+    records = []
+    for frozen in study.get_trials(deepcopy=False):
+        if _RECORD in frozen.user_attrs:
+            records.append(TrialRecord.from_json(frozen.user_attrs[_RECORD]))
+        elif frozen.state == TrialState.RUNNING and _FINGERPRINT in frozen.user_attrs:
+            records.append(_unfinished(frozen))
+    return records
+
+
+def _unfinished(frozen: FrozenTrial) -> TrialRecord:
+    curve = frozen.intermediate_values
+    last = max(curve, default=0)
+    return TrialRecord(
+        fingerprint=frozen.user_attrs[_FINGERPRINT],
+        outcome="interrupted",
+        params=frozen.user_attrs[_FIELDS],
+        step=last,
+        value=min(curve.values(), default=None),
+        last_value=curve.get(last),
+    )

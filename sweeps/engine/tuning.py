@@ -1,0 +1,196 @@
+"""Ray Tune at work: machines, slots, signals, and the trials of one sweep on them."""
+
+import contextlib
+import os
+import shutil
+import signal
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import ray
+from optuna.study import Study
+from ray import tune
+
+from sweeps.engine.options import SweepOptions
+from sweeps.engine.outcomes import TrialRecord, rank
+from sweeps.engine.progress import ProgressTable
+from sweeps.engine.recorder import Recorder
+from sweeps.engine.search import StudySearcher
+from sweeps.engine.setting import Machines, Setting
+from sweeps.engine.stopping import SweepStopper
+from sweeps.engine.store import keep_run_id
+from sweeps.engine.study import SweepStudy, read_records
+from sweeps.engine.tracking import TrackedSweep, Tracking
+from sweeps.engine.trial import TrialContext, run_trial
+from trainer.config import METRIC
+
+CPUS_PER_TRIAL = 1
+WORKER_DEATHS_FORGIVEN = 3
+
+
+@contextlib.contextmanager
+def connect(options: SweepOptions) -> Iterator[Machines]:
+    """Join the cluster that this job runs on, or start Ray within this process."""
+    ray.init(log_to_driver=False, logging_level="ERROR", include_dashboard=False)
+    try:
+        resources = ray.cluster_resources()
+        yield Machines(cpus=int(resources.get("CPU", 1)), gpus=resources.get("GPU", 0.0))
+    finally:
+        ray.shutdown()
+
+
+def run_trials(setting: Setting, study: Study, *, show: Callable[[str], None]) -> None:
+    """Train until the study has the trials asked for, or a signal asks to stop."""
+    watcher = ProgressTable(study.user_attrs["do_nothing"][METRIC], show=show)
+    sweep_study = SweepStudy(study, setting.plan, find_finished=_finder(setting, study))
+    stopper = _build_stopper(setting, sweep_study)
+    tracking = _open_tracking(setting, study)
+    tracking.reconcile(sweep_study.settled(), setting.root.read_rows)
+    recorder = Recorder(
+        sweep_study,
+        stopper,
+        tracking,
+        watcher,
+        read_rows=setting.root.read_rows,
+        on_finished=lambda r: setting.root.keep_outcome(r, study=study.study_name),
+    )
+    with _stop_on_signal(setting, show=show) as stop:
+        searcher = StudySearcher(sweep_study, recorder, is_stopping=stop.is_set)
+        try:
+            _tune(setting, searcher, stopper, recorder, stop_file=_stop_file(setting))
+        finally:
+            undelivered = tracking.close(rank(read_records(study)))
+    if undelivered:
+        show(f"{undelivered} writes to MLflow are missing: the same command makes them again")
+    if stop.is_set():
+        show("stopped: trials that had not finished go on with the same command")
+
+
+def _tune(
+    setting: Setting,
+    searcher: StudySearcher,
+    stopper: SweepStopper,
+    recorder: Recorder,
+    *,
+    stop_file: Path,
+) -> None:
+    resources = _resources_per_trial(setting)
+    context = TrialContext(
+        trials_folder=setting.root.trials,
+        stop_file=stop_file,
+        threads=CPUS_PER_TRIAL,
+        commit=setting.options.commit,
+    )
+    trainable = tune.with_resources(
+        tune.with_parameters(run_trial, context=context), resources
+    )
+    # Tune's own state is of no use: the study is what a sweep goes on from.
+    scratch = tempfile.mkdtemp(prefix="ray-", dir=setting.root.path)
+    try:
+        tune.Tuner(
+            trainable,
+            tune_config=tune.TuneConfig(
+                search_alg=searcher,
+                scheduler=stopper,
+                num_samples=setting.options.trials,
+                max_concurrent_trials=_slots(setting, resources),
+                reuse_actors=True,
+            ),
+            run_config=tune.RunConfig(
+                name="tune",
+                storage_path=scratch,
+                callbacks=[recorder],
+                failure_config=tune.FailureConfig(max_failures=WORKER_DEATHS_FORGIVEN),
+                verbose=0,
+            ),
+        ).fit()
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _resources_per_trial(setting: Setting) -> dict[str, float]:
+    gpus = setting.options.gpus_per_trial
+    if gpus is None:
+        gpus = 1.0 if setting.machines.gpus else 0.0
+    if gpus > setting.machines.gpus:
+        there = f"at most {setting.machines.gpus:g}, the GPUs that are there"
+        raise ValueError(f"gpus-per-trial={gpus:g}; must be {there}")
+    return {"cpu": CPUS_PER_TRIAL, "gpu": gpus}
+
+
+def _slots(setting: Setting, resources: dict[str, float]) -> int:
+    fitting = setting.machines.cpus // CPUS_PER_TRIAL
+    if resources["gpu"]:
+        fitting = min(fitting, int(setting.machines.gpus / resources["gpu"]))
+    return max(1, min(fitting, setting.options.concurrency or fitting))
+
+
+def _build_stopper(setting: Setting, study: SweepStudy) -> SweepStopper:
+    stopper = SweepStopper(
+        last_step=setting.base.steps, report_every=setting.base.report_every
+    )
+    stopper.remember(study.curves())
+    return stopper
+
+
+def _open_tracking(setting: Setting, study: Study) -> Tracking:
+    is_local = setting.tracking_uri == setting.root.tracking_uri
+    tracked = TrackedSweep(
+        name=setting.sweep.name,
+        study=study.study_name,
+        do_nothing=study.user_attrs["do_nothing"],
+        tags={
+            "commit": setting.options.commit,
+            "data": setting.data.fingerprint,
+            "size": setting.size,
+        },
+        tracking_uri=setting.tracking_uri,
+        artifacts=setting.root.path / "mlflow-artifacts" if is_local else None,
+    )
+    return Tracking(tracked, on_run=lambda trial, run_id: keep_run_id(study, trial, run_id))
+
+
+def _finder(setting: Setting, study: Study) -> Callable[[str], TrialRecord | None]:
+    def find(fingerprint: str) -> TrialRecord | None:
+        found = setting.root.find_outcome(fingerprint)
+        if found is None:
+            return None
+        trained_by, record = found
+        source = "" if trained_by == study.study_name else trained_by
+        return TrialRecord.from_json(record.to_json() | {"taken_over_from": source})
+
+    return find
+
+
+def _stop_file(setting: Setting) -> Path:
+    return setting.root.path / "locks" / f"{setting.sweep.name}@{setting.key}.stop"
+
+
+@contextlib.contextmanager
+def _stop_on_signal(
+    setting: Setting, *, show: Callable[[str], None]
+) -> Iterator[threading.Event]:
+    """Turn SIGINT and SIGTERM into a request that trials checkpoint and end; twice is at once."""
+    stop_file = _stop_file(setting)
+    stop_file.unlink(missing_ok=True)
+    asked = threading.Event()
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if asked.is_set():
+            os._exit(128 + number)
+        asked.set()
+        stop_file.touch()
+        show(f"{signal.Signals(number).name}: trials write their checkpoints and end")
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        stop_file.unlink(missing_ok=True)

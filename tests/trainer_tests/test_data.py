@@ -1,0 +1,329 @@
+import json
+import logging
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import soundfile
+
+from trainer.config import SAMPLE_RATE_HZ
+from trainer.data import VALIDATION_SHARE, open_data
+
+
+def noise(seed, seconds=0.6):
+    """White noise in steps of 16 bits."""
+    samples = round(seconds * SAMPLE_RATE_HZ)
+    return np.random.default_rng(seed).integers(-16_384, 16_384, samples) / 32_768
+
+
+def write(path, samples):
+    # A WAV file of floats would hold the time it was written at: other bytes at every run.
+    soundfile.write(path, samples, SAMPLE_RATE_HZ, subtype="PCM_16")
+
+
+@pytest.fixture
+def cache(tmp_path):
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def music(tmp_path):
+    """A folder of 12 recordings: noise, so that no two samples are equal."""
+    folder = tmp_path / "music"
+    folder.mkdir()
+    for seed in range(12):
+        write(folder / f"{seed:02}.wav", noise(seed))
+    return folder
+
+
+def names(recordings):
+    return {recording.name for recording in recordings}
+
+
+def spoil_unnoticed(file):
+    """Replace a file's bytes, but neither size nor time: who reads it again will fail."""
+    status = file.stat()
+    file.write_bytes(b"\0" * status.st_size)
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def test_every_recording_is_served_with_its_own_samples(music, cache):
+    data = open_data(str(music), cache)
+    recordings = data.training + data.validation
+    assert names(recordings) == {f"{seed:02}.wav" for seed in range(12)}
+    for recording in recordings:
+        expected = noise(int(recording.name[:2])).astype(np.float32)
+        assert np.array_equal(data.clip(recording, 0, recording.samples), expected)
+
+
+def test_a_clip_beyond_the_end_is_zeros_not_the_next_recording(music, cache):
+    data = open_data(str(music), cache)
+    recording = data.training[0]
+    clip = data.clip(recording, recording.samples - 10, 30)
+    assert np.array_equal(clip[:10], data.clip(recording, 0, recording.samples)[-10:])
+    assert np.abs(clip[:10]).min() > 0
+    assert np.array_equal(clip[10:], np.zeros(20))
+    assert np.array_equal(data.clip(recording, recording.samples + 5, 20), np.zeros(20))
+
+
+def test_a_second_open_neither_hashes_nor_decodes(music, cache):
+    first = open_data(str(music), cache)
+    for file in music.iterdir():
+        spoil_unnoticed(file)
+    second = open_data(str(music), cache)
+    assert (second.fingerprint, second.training) == (first.fingerprint, first.training)
+    assert np.array_equal(second.samples, first.samples)
+
+
+@pytest.fixture(scope="module")
+def demo_cache(tmp_path_factory):
+    """A cache that holds the demo, silenced: who synthesizes it again is heard."""
+    cache = tmp_path_factory.mktemp("demo")
+    data = open_data("demo", cache)
+    samples_path = cache / data.fingerprint / "samples.f32"
+    assert np.abs(np.fromfile(samples_path, "<f4")).max() > 0.5
+    samples_path.write_bytes(b"\0" * samples_path.stat().st_size)
+    return cache
+
+
+def test_the_demo_is_synthesized_once(demo_cache):
+    before_s = time.process_time()
+    assert not open_data("demo", demo_cache).samples.any()
+    assert time.process_time() - before_s < 1.0  # synthesizing takes about 5 s
+
+
+def test_the_demo_holds_out_a_guitar_a_speaker_a_choir_and_drums(demo_cache):
+    data = open_data("demo", demo_cache)
+    held_out = {"guitar_chords", "middle_speech", "choir", "rock_drums", "toms"}
+    assert names(data.validation) == held_out
+    assert len(data.training) == 23
+
+
+def test_the_fingerprint_follows_from_contents_alone(music, cache, tmp_path):
+    first = open_data(str(music), cache)
+    other = tmp_path / "other"
+    (other / "below").mkdir(parents=True)
+    for number, file in enumerate(sorted(music.iterdir(), reverse=True)):
+        shutil.copyfile(file, other / "below" / f"renamed {number}.wav")
+        shutil.copyfile(file, other / f"twice {number}.wav")
+    second = open_data(str(other), tmp_path / "other cache")
+    assert second.fingerprint == first.fingerprint
+    recordings = second.training + second.validation
+    assert len(recordings) == 12
+    assert all(recording.name.startswith("below/renamed ") for recording in recordings)
+    assert [r.content_hash for r in second.training] == [r.content_hash for r in first.training]
+    assert np.array_equal(second.samples, first.samples)
+
+
+def test_the_fingerprint_changes_with_one_sample(music, cache):
+    before = open_data(str(music), cache).fingerprint
+    samples = noise(0)
+    samples[1000] = 0.25
+    write(music / "00.wav", samples)
+    assert open_data(str(music), cache).fingerprint != before
+
+
+def test_the_fingerprint_ignores_files_that_are_skipped(music, cache):
+    before = open_data(str(music), cache).fingerprint
+    (music / "broken.wav").write_bytes(b"no audio")
+    assert open_data(str(music), cache).fingerprint == before
+
+
+def test_adding_files_moves_no_other(music, cache):
+    before = open_data(str(music), cache)
+    for seed in range(100, 112):
+        write(music / f"{seed}.wav", noise(seed))
+    after = open_data(str(music), cache)
+    assert names(before.validation) <= names(after.validation)
+    assert names(before.training) <= names(after.training)
+
+
+def test_the_content_hash_decides_who_is_held_out(music, cache):
+    data = open_data(str(music), cache)
+    assert len(data.validation) == 3  # of these 12 files; 1.8 are expected
+    for recordings, is_held_out in ((data.training, False), (data.validation, True)):
+        for recording in recordings:
+            share = int(recording.content_hash[:8], 16) / 2**32
+            assert (share < VALIDATION_SHARE) == is_held_out
+            hashes = [r.content_hash for r in recordings]
+            assert hashes == sorted(hashes)
+
+
+def folder_of(music, tmp_path, recordings):
+    folder = tmp_path / "few"
+    folder.mkdir()
+    for recording in recordings:
+        shutil.copyfile(music / recording.name, folder / recording.name)
+    return str(folder)
+
+
+def test_where_none_would_be_held_out_the_lowest_hash_is(music, cache, tmp_path, caplog):
+    lowest, *others = open_data(str(music), cache).training[:3]
+    data = open_data(folder_of(music, tmp_path, [lowest, *others]), cache)
+    assert names(data.validation) == {lowest.name}
+    assert names(data.training) == names(others)
+    assert caplog.messages == [f"few recordings: {lowest.name} is held out for validation"]
+
+
+def test_where_all_would_be_held_out_the_highest_hash_is_trained_on(music, cache, tmp_path, caplog):
+    low, middle, high = open_data(str(music), cache).validation
+    data = open_data(folder_of(music, tmp_path, [low, middle, high]), cache)
+    assert names(data.training) == {high.name}
+    assert names(data.validation) == {low.name, middle.name}
+    assert caplog.messages == [f"few recordings: only {high.name} is left to train on"]
+
+
+def test_one_warning_names_every_skipped_file_at_each_open(music, cache, caplog):
+    (music / "broken.flac").write_bytes(b"no audio")
+    (music / "lost.wav").symlink_to(music / "nothing")
+    write(music / "short.wav", noise(50, seconds=0.1))
+    write(music / "silent.wav", np.zeros(SAMPLE_RATE_HZ))
+    shutil.copyfile(music / "silent.wav", music / "silent too.wav")
+    for _ in range(2):
+        caplog.clear()
+        data = open_data(str(music), cache)
+        assert data.skipped == (
+            ("broken.flac", "unreadable: Format not recognised"),
+            ("lost.wav", "unreadable: No such file or directory"),
+            ("short.wav", "too short: 0.10 s, under 0.5 s"),
+            ("silent too.wav", "silent"),
+            ("silent.wav", "silent"),
+        )
+        listed = "; ".join(f"{name} ({reason})" for name, reason in data.skipped)
+        assert caplog.messages == [f"skipped 5 of 17 recordings: {listed}"]
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+
+
+def test_many_skipped_files_are_listed_in_a_file(music, cache, caplog):
+    for number in range(23):
+        (music / f"broken {number:02}.wav").write_bytes(b"%d" % number)
+    data = open_data(str(music), cache)
+    list_path = cache / data.fingerprint / "skipped.txt"
+    (message,) = caplog.messages
+    assert message.endswith(f"recognised); ... and 3 more, all listed in {list_path}")
+    assert ("broken 19.wav" in message, "broken 20.wav" in message) == (True, False)
+    lines = list_path.read_text().splitlines()
+    assert lines[22] == "broken 22.wav: unreadable: Format not recognised"
+    assert len(lines) == 23
+
+
+def test_fewer_than_two_usable_recordings_are_refused_in_one_line(tmp_path, cache, caplog):
+    write(tmp_path / "good.wav", noise(0))
+    shutil.copyfile(tmp_path / "good.wav", tmp_path / "copy.wav")
+    write(tmp_path / "short.wav", noise(1, seconds=0.2))
+    expected = (
+        f"data.path={tmp_path}; must be a folder with 2 or more usable recordings of different "
+        "content: 3 found, 1 usable, 1 skipped: short.wav (too short: 0.20 s, under 0.5 s)"
+    )
+    for _ in range(2):
+        with pytest.raises(ValueError, match=f"^{re.escape(expected)}$"):
+            open_data(str(tmp_path), cache)
+    assert caplog.messages == []
+
+
+def test_a_folder_without_recordings_is_refused_with_the_endings(tmp_path):
+    (tmp_path / "music.m4a").touch()
+    with pytest.raises(ValueError, match=r"no file in it ends with \.wav, \.flac, .*\.aif$"):
+        open_data(str(tmp_path), tmp_path / "cache")
+
+
+@pytest.mark.parametrize("name", ["", "missing", "single.wav"])
+def test_what_is_no_folder_is_refused(tmp_path, cache, name):
+    write(tmp_path / "single.wav", noise(0))
+    path = str(tmp_path / name) if name else ""
+    expected = f"data.path={path}; must be an existing folder of recordings, or demo"
+    with pytest.raises(ValueError, match=f"^{re.escape(expected)}$"):
+        open_data(path, cache)
+
+
+def test_a_cache_that_cannot_be_made_is_refused(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=r"data\.cache=.*file; must be a folder that can be made"):
+        open_data("demo", tmp_path / "file")
+
+
+def test_home_is_expanded_in_both_paths(music, monkeypatch):
+    monkeypatch.setenv("HOME", str(music.parent))
+    monkeypatch.setenv("USERPROFILE", str(music.parent))
+    data = open_data("~/music", "~/elsewhere/cache")
+    assert (music.parent / "elsewhere" / "cache" / data.fingerprint / "samples.f32").is_file()
+
+
+def damage_length(folder):
+    with (folder / "samples.f32").open("r+b") as file:
+        file.truncate(1000)
+
+
+def damage_index(folder):
+    (folder / "index.json").write_text('{"half":')
+
+
+def damage_index_of_another(folder):
+    index = json.loads((folder / "index.json").read_text())
+    first, *rest = index
+    other = {"0" * 64: index[first]} | {key: index[key] for key in rest}
+    (folder / "index.json").write_text(json.dumps(other))
+
+
+def lose_samples(folder):
+    (folder / "samples.f32").unlink()
+
+
+def lose_all(folder):
+    shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize(
+    "damage", [damage_length, damage_index, damage_index_of_another, lose_samples, lose_all]
+)
+def test_a_damaged_cache_is_built_again(music, cache, damage):
+    before = open_data(str(music), cache)
+    expected = np.array(before.samples)
+    damage(cache / before.fingerprint)
+    after = open_data(str(music), cache)
+    assert after.training == before.training
+    assert np.array_equal(after.samples, expected)
+
+
+def test_nothing_half_written_is_left_and_old_remains_go(music, cache):
+    cache.mkdir()
+    for name, age_s in (("samples-dead.partial", 2 * 24 * 3600), ("samples-alive.partial", 60)):
+        (cache / name).touch()
+        os.utime(cache / name, (time.time() - age_s,) * 2)
+    fingerprint = open_data(str(music), cache).fingerprint
+    left = {path.name for path in cache.iterdir()}
+    assert left == {"samples-alive.partial", "files.json", fingerprint}
+    assert {p.name for p in (cache / fingerprint).iterdir()} == {"samples.f32", "index.json"}
+
+
+OPEN_AT_ONCE = """
+import pathlib, sys, time, numpy, trainer.data
+path, cache, ready, go = sys.argv[1:]
+pathlib.Path(ready).touch()
+while not pathlib.Path(go).exists():
+    time.sleep(0.001)
+data = trainer.data.open_data(path, cache)
+print(data.fingerprint, float(numpy.abs(data.samples).sum()))
+"""
+
+
+def test_processes_that_open_at_once_get_the_same(music, cache, tmp_path):
+    go, ready = tmp_path / "go", [tmp_path / f"ready {i}" for i in range(2)]
+    command = [sys.executable, "-c", OPEN_AT_ONCE, str(music), str(cache)]
+    processes = [
+        subprocess.Popen([*command, str(path), str(go)], stdout=subprocess.PIPE, text=True)
+        for path in ready
+    ]
+    while not all(path.exists() for path in ready):
+        assert all(process.poll() is None for process in processes)
+        time.sleep(0.01)
+    go.touch()
+    answers = [process.communicate(timeout=60)[0].split() for process in processes]
+    data = open_data(str(music), cache)
+    assert answers == [[data.fingerprint, str(float(np.abs(data.samples).sum()))]] * 2
+    assert not list(cache.rglob("*.partial"))

@@ -1,0 +1,84 @@
+"""`python -m trainer`: train once, here, with a progress bar."""
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from trainer.config import METRIC, SAMPLE_RATE_HZ, TrainConfig
+from trainer.sizes import SIZES, default_size
+
+
+@click.command(context_settings={"show_default": True})
+@click.option("--data", default="demo", help="Folder of recordings, or demo for synthesized ones.")
+@click.option("--size", type=click.Choice(list(SIZES)), help="Net and budget; log with a GPU.")
+@click.option("--set", "settings", multiple=True, metavar="FIELD=JSON", help="Change any field.")
+@click.option("--out", type=click.Path(path_type=Path), help="Keep checkpoints and journal there.")
+@click.option("--resume", is_flag=True, help="Go on from the checkpoint in --out.")
+def main(
+    data: str, size: str | None, settings: tuple[str, ...], out: Path | None, resume: bool
+) -> None:
+    """Train one net once, and show its validation beside do-nothing's score."""
+    if resume and out is None:
+        raise click.UsageError("--resume needs --out, the folder that holds the checkpoint")
+    try:
+        chosen = size or _default_size()
+        fields = {**SIZES[chosen], "data.path": data, **parse_settings(settings)}
+        _train_and_show(TrainConfig.from_fields(fields), out, resume=resume)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+
+
+def parse_settings(settings: tuple[str, ...]) -> dict[str, object]:
+    """Return dotted fields of `field=JSON` texts; what is not JSON is taken as a string."""
+    fields: dict[str, object] = {}
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        if not equals:
+            raise ValueError(f"--set {setting}; must be FIELD=JSON, such as optimizer.lr=1e-3")
+        try:
+            fields[name] = json.loads(text)
+        except json.JSONDecodeError:
+            fields[name] = text
+    return fields
+
+
+def _default_size() -> str:
+    import torch
+
+    size, reason = default_size(has_gpu=torch.cuda.is_available())
+    click.echo(f"size {size}: {reason}", err=True)
+    return size
+
+
+def _train_and_show(config: TrainConfig, out: Path | None, *, resume: bool) -> None:
+    from tqdm import tqdm
+
+    from trainer.data import open_data
+    from trainer.device import resolve_device
+    from trainer.evaluate import ValidationSet, score_do_nothing
+    from trainer.journal import Row
+    from trainer.train import train
+
+    data = open_data(config.data.path, config.data.cache)
+    device = resolve_device(config.device)
+    do_nothing = score_do_nothing(ValidationSet.build(data, config.validation, device))[METRIC]
+    held_out = f"{config.validation.clips} clips of {len(data.validation)} held-out recordings"
+    click.echo(f"do nothing: {do_nothing:.4f} on {held_out}", err=True)
+    seconds = config.data.batch_size * config.data.clip_samples / SAMPLE_RATE_HZ
+    with tqdm(total=config.steps, unit="step", file=sys.stderr) as bar:
+
+        def show(row: Row) -> None:
+            bar.update(int(row["step"]) - bar.n)  # type: ignore[arg-type]
+            bar.set_postfix(validation=row[METRIC], loss=row["train_loss"])
+
+        result = train(config, report=show, folder=out, resume_from=out if resume else None)
+    click.echo(
+        f"{result.outcome} at step {result.step} ({seconds:.1f} s of audio each): "
+        f"best validation {result.value}, do nothing {do_nothing:.4f} {result.reason}"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""The journal of a trial: `metrics.jsonl`, one row a report, appended and flushed.
+
+Rows hold their own time stamps: whoever ships them elsewhere twice ships the same rows twice.
+"""
+
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+Row = dict[str, float | int | list[float]]
+
+FILE_NAME = "metrics.jsonl"
+
+MEASURED_ONLY = frozenset(
+    {"time_ms", "seconds", "steps_per_second", "data_wait_share", "peak_memory_bytes"}
+)
+"""What a row says of the machine's speed and not of the training: never equal twice."""
+
+
+class Journal:
+    """The rows so far, in memory and, where there is a folder, on disk."""
+
+    def __init__(self, folder: Path | None, rows: Iterable[Row] = ()) -> None:
+        """Begin with `rows`; whatever else the file held was never covered by a checkpoint."""
+        self.rows = list(rows)
+        self._path = None if folder is None else folder / FILE_NAME
+        if self._path is not None:
+            _replace_text(self._path, "".join(_line(row) for row in self.rows))
+
+    def append(self, row: Row) -> None:
+        """Add a row, on disk before this returns."""
+        self.rows.append(row)
+        if self._path is None:
+            return
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(_line(row))
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def read_journal(folder: Path) -> list[Row]:
+    """Return the rows of a trial's folder; a half-written last line is not one yet."""
+    path = folder / FILE_NAME
+    if not path.is_file():
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def _line(row: Row) -> str:
+    return json.dumps(row) + "\n"
+
+
+def _replace_text(path: Path, text: str) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)

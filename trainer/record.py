@@ -1,0 +1,83 @@
+"""The record of a trial: `config.json`, written before step 0, all that repeating it needs."""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from trainer.config import TRAINER_REVISION, TrainConfig
+
+FILE_NAME = "config.json"
+
+Environment = dict[str, object]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """What was run, on what, and where."""
+
+    config: TrainConfig
+    data_fingerprint: str
+    commit: str
+    environments: tuple[Environment, ...]
+    """One for each machine it ran on in turn, with the step it took over at (`from_step`)."""
+    trainer_revision: int = TRAINER_REVISION
+
+    @property
+    def fingerprint(self) -> str:
+        """Return the trial's name."""
+        return self.config.fingerprint(self.data_fingerprint)
+
+    def to_text(self) -> str:
+        """Return the content of its file."""
+        content = {
+            "fingerprint": self.fingerprint,
+            "data_fingerprint": self.data_fingerprint,
+            "trainer_revision": self.trainer_revision,
+            "commit": self.commit,
+            "environments": self.environments,
+            "config": self.config.to_fields(),
+        }
+        return json.dumps(content, indent=2) + "\n"
+
+    @classmethod
+    def from_text(cls, text: str, *, source: object) -> "Record":
+        """Read the content of a file. Raises ValueError naming the `source` when it is damaged."""
+        try:
+            content = json.loads(text)
+            return cls(
+                config=TrainConfig.from_fields(content["config"]),
+                data_fingerprint=content["data_fingerprint"],
+                commit=content["commit"],
+                environments=tuple(content["environments"]),
+                trainer_revision=content["trainer_revision"],
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"record={source}; must be a trial's {FILE_NAME}: {error}") from error
+
+
+def keep_record(folder: Path, record: Record, *, step: int) -> None:
+    """Write a trial's record; on resuming, add where it goes on if that is another place."""
+    before: tuple[Environment, ...] = ()
+    if step > 0 and (folder / FILE_NAME).is_file():
+        before = read_record(folder).environments
+    here = {**record.environments[0], "from_step": step}
+    is_same_place = bool(before) and before[-1] | {"from_step": step} == here
+    environments = before if is_same_place else (*before, here)
+    kept = Record(
+        config=record.config,
+        data_fingerprint=record.data_fingerprint,
+        commit=record.commit,
+        environments=environments,
+    )
+    temporary = folder / (FILE_NAME + ".tmp")
+    temporary.write_text(kept.to_text(), encoding="utf-8")
+    os.replace(temporary, folder / FILE_NAME)
+
+
+def read_record(folder: Path) -> Record:
+    """Read the record of a trial's folder. Raises ValueError when it is missing or damaged."""
+    path = folder / FILE_NAME
+    if not path.is_file():
+        raise ValueError(f"record={path}; must be a trial's {FILE_NAME}, and there is none")
+    return Record.from_text(path.read_text(encoding="utf-8"), source=path)

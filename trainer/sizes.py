@@ -1,0 +1,31 @@
+"""The two sizes a sweep comes in, as the fields in which each differs from the defaults."""
+
+from collections.abc import Mapping
+
+SIZES: Mapping[str, Mapping[str, object]] = {
+    # The log's waveform U-Net and its 10,000 steps: for a GPU. The defaults are just that.
+    "log": {},
+    # Minutes on two CPU cores: a spectrogram net that starts as the identity beats do-nothing
+    # within 50 small steps, where the waveform U-Net of that size does not in a thousand.
+    "demo": {
+        "data.clip_samples": 32_768,
+        "data.batch_size": 4,
+        "model.family": "spectrogram",
+        "model.channels": (160,),
+        "model.blocks": (4,),
+        "model.factors": (),
+        "model.kernel_size": 7,
+        "model.output": "difference",
+        "optimizer.clip_norm": 1.0,
+        "validation.clips": 16,
+        "steps": 200,
+        "report_every": 25,
+    },
+}
+
+
+def default_size(*, has_gpu: bool) -> tuple[str, str]:
+    """Return the size to use where none is asked for, and the reason in words."""
+    if has_gpu:
+        return "log", "a GPU is there"
+    return "demo", "no GPU is there; --size log trains the log's net all the same, slowly"

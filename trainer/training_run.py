@@ -1,0 +1,249 @@
+"""The state of one trial while it trains, and the steps that `train` is made of."""
+
+import math
+import statistics
+import time
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trainer.batches import Prefetcher, training_batch
+from trainer.checkpoint import load_last, save_best, save_last
+from trainer.config import METRIC, TrainConfig
+from trainer.damage import damage_clips, low_pass_targets
+from trainer.data import DataSet, open_data
+from trainer.device import PeakMemory, describe_environment, resolve_device
+from trainer.evaluate import ValidationSet, evaluate
+from trainer.journal import Journal, Row
+from trainer.losses import stft_distance
+from trainer.models import build_model
+from trainer.optimizers import build_optimizer
+from trainer.record import Record, keep_record
+
+
+class Diverged(Exception):
+    """The loss, its gradient or the validation is not a finite number any more."""
+
+
+@dataclass(kw_only=True)
+class Interval:
+    """What is gathered between two reports. Losses and norms are kept in checkpoints too."""
+
+    losses: list[float] = field(default_factory=list)
+    grad_norms: list[float] = field(default_factory=list)
+    started_s: float = field(default_factory=time.perf_counter)
+    steps_timed: int = 0
+    waited_before_s: float = 0.0
+
+
+class TrainingRun:
+    """A net, its optimizer and its data, at a step."""
+
+    def __init__(self, config: TrainConfig, data: DataSet, folder: Path | None) -> None:
+        self._config = config
+        self._data = data
+        self._folder = folder
+        self._device = resolve_device(config.device)
+        self._fingerprint = config.fingerprint(data.fingerprint)
+        _make_repeatable(config.seed)
+        self._model = build_model(config.model).to(self._device)
+        self._optimizer = build_optimizer(self._model, config.optimizer)
+        self._forward = torch.compile(self._model) if config.compile else self._model
+        self._validation = ValidationSet.build(data, config.validation, self._device)
+        self._memory = PeakMemory(self._device)
+        self._journal = Journal(None)
+        self._seconds_before = 0.0
+        self._begun_s = time.perf_counter()
+        self._interval = Interval()
+        self.step = 0
+
+    @classmethod
+    def begin(
+        cls, config: TrainConfig, *, folder: Path | None, commit: str, resume_from: Path | None
+    ) -> "TrainingRun":
+        """Set everything up for step 1, or for the step after a checkpoint's."""
+        data = open_data(config.data.path, config.data.cache)
+        _refuse_other_data(config, data)
+        run = cls(config, data, folder)
+        if resume_from is not None:
+            run._resume(resume_from)
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            here = describe_environment(run._device)
+            record = Record(
+                config=config,
+                data_fingerprint=data.fingerprint,
+                commit=commit,
+                environments=(here,),
+            )
+            keep_record(folder, record, step=run.step)
+            run._journal = Journal(folder, run._journal.rows)
+        return run
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the last step is done."""
+        return self.step >= self._config.steps
+
+    @property
+    def is_report_due(self) -> bool:
+        """Whether this step is one to validate at; the last always is."""
+        return self.step % self._config.report_every == 0 or self.is_complete
+
+    @property
+    def value(self) -> float | None:
+        """Return the best validation so far, that of the weights kept."""
+        return min(self._values(), default=None)
+
+    @property
+    def last_value(self) -> float | None:
+        """Return the latest validation."""
+        return next(reversed(self._values()), None)
+
+    def batches(self) -> Prefetcher:
+        """Return the training batches from here to the last step, fetched ahead."""
+        self._fetched = Prefetcher(self._batch, start=self.step + 1, stop=self._config.steps + 1)
+        return self._fetched
+
+    def update(self, clips: np.ndarray, shifts: np.ndarray) -> None:
+        """Train one step on clips [batch, sample] with a shift in semitones each, [batch].
+
+        Raises Diverged when the loss or its gradient is not finite; the weights then stay.
+        """
+        clean = torch.from_numpy(clips).to(self._device, non_blocking=True)
+        semitones = torch.from_numpy(shifts)
+        with torch.no_grad():
+            damaged = damage_clips(clean, semitones)
+            target = low_pass_targets(clean, semitones)
+        with self._autocast():
+            estimate = self._forward(damaged)
+        loss = stft_distance(estimate.float(), target).mean()
+        loss.backward()  # type: ignore[no-untyped-call]
+        grad_norm = self._optimizer.step().item()
+        self.step += 1
+        self._note(loss.item(), grad_norm)
+
+    def validate(self) -> Row:
+        """Return the row of this step. Raises Diverged when the metric is not finite."""
+        row = self._training_part()
+        with self._autocast():
+            scores = evaluate(self._forward, self._validation)
+        if not math.isfinite(scores[METRIC]):
+            raise Diverged(f"validation {METRIC}={scores[METRIC]} at step {self.step}")
+        self._memory.sample()
+        row |= scores
+        row["seconds"] = self._seconds()
+        row["peak_memory_bytes"] = self._memory.peak_bytes
+        row["time_ms"] = time.time_ns() // 1_000_000
+        self._interval = Interval(waited_before_s=self._fetched.wait_seconds)
+        return row
+
+    def keep(self, row: Row) -> None:
+        """Write a row to the journal, the best weights if these are they, and the checkpoint."""
+        earlier = self.value
+        self._journal.append(row)
+        if self._folder is None:
+            return
+        if earlier is None or cast("float", row[METRIC]) < earlier:
+            save_best(self._folder, self._model.state_dict(), step=self.step)
+        self.save()
+
+    def save(self) -> None:
+        """Write the checkpoint that training can go on from, where there is a folder."""
+        if self._folder is None:
+            return
+        rng = {"cpu": torch.get_rng_state()}
+        if self._device.type == "cuda":
+            rng["cuda"] = torch.cuda.get_rng_state(self._device)
+        interval = {"losses": self._interval.losses, "grad_norms": self._interval.grad_norms}
+        save_last(
+            self._folder,
+            {
+                "step": self.step,  # also the position in the data: batches follow from it
+                "fingerprint": self._fingerprint,
+                "model": self._model.state_dict(),
+                "optimizer": self._optimizer.state_dict(),
+                "rng": rng,
+                "journal": self._journal.rows,
+                "interval": interval,
+                "seconds": self._seconds(),
+            },
+        )
+
+    def _resume(self, path: Path) -> None:
+        state = load_last(path, fingerprint=self._fingerprint)
+        self._model.load_state_dict(cast("dict[str, Tensor]", state["model"]))
+        self._optimizer.load_state_dict(cast("dict[str, dict[str, object]]", state["optimizer"]))
+        rng = cast("dict[str, Tensor]", state["rng"])
+        torch.set_rng_state(rng["cpu"])
+        if self._device.type == "cuda" and "cuda" in rng:
+            torch.cuda.set_rng_state(rng["cuda"], self._device)
+        self._journal = Journal(None, cast("list[Row]", state["journal"]))
+        self._interval = Interval(**cast("dict[str, list[float]]", state["interval"]))
+        self._seconds_before = cast("float", state["seconds"])
+        self.step = cast("int", state["step"])
+
+    def _batch(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        return training_batch(
+            self._data,
+            clip_samples=self._config.data.clip_samples,
+            batch_size=self._config.data.batch_size,
+            shifts=self._config.damage.shifts,
+            seed=self._config.seed,
+            step=step,
+        )
+
+    def _note(self, loss: float, grad_norm: float) -> None:
+        if not (math.isfinite(loss) and math.isfinite(grad_norm)):
+            raise Diverged(f"loss={loss}, gradient norm={grad_norm} at step {self.step}")
+        self._interval.losses.append(loss)
+        self._interval.grad_norms.append(grad_norm)
+        self._interval.steps_timed += 1
+        self._memory.sample()
+
+    def _training_part(self) -> Row:
+        interval = self._interval
+        elapsed_s = time.perf_counter() - interval.started_s
+        waited_s = self._fetched.wait_seconds - interval.waited_before_s
+        norms = np.asarray(interval.grad_norms)
+        return {
+            "step": self.step,
+            "train_loss": statistics.fmean(interval.losses),
+            "train_losses": interval.losses,
+            "grad_norm_median": float(np.median(norms)),
+            "grad_norm_p99": float(np.quantile(norms, 0.99)),
+            "clipped_share": float(np.mean([self._optimizer.is_clipped(n) for n in norms])),
+            **self._optimizer.learning_rates(),
+            "steps_per_second": interval.steps_timed / elapsed_s,
+            "data_wait_share": waited_s / elapsed_s,
+        }
+
+    def _autocast(self) -> AbstractContextManager[object]:
+        if self._config.precision == "bf16":
+            return torch.autocast(self._device.type, dtype=torch.bfloat16)
+        return nullcontext()
+
+    def _seconds(self) -> float:
+        return self._seconds_before + time.perf_counter() - self._begun_s
+
+    def _values(self) -> list[float]:
+        return [cast("float", row[METRIC]) for row in self._journal.rows]
+
+
+def _make_repeatable(seed: int) -> None:
+    torch.manual_seed(seed)
+    torch.backends.cudnn.benchmark = False
+    torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+def _refuse_other_data(config: TrainConfig, data: DataSet) -> None:
+    expected = config.data.fingerprint
+    if expected is not None and expected != data.fingerprint:
+        raise ValueError(
+            f"data.path={config.data.path} holds data {data.fingerprint}; must be data {expected}"
+        )
