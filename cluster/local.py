@@ -26,6 +26,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from cluster import environment
+from cluster.commit import UNKNOWN, commit_of
 
 INTERRUPTED = 130
 """The exit status of a job that a signal to the launcher ended."""
@@ -403,22 +404,10 @@ def _job_client_environment(head: LocalHead) -> dict[str, str]:
 def _runtime_env(working_dir: Path) -> str:
     """Return Ray's runtime environment of a job as JSON: the commit, and where to store."""
     variables = {}
-    if commit := _commit(working_dir):
+    if (commit := commit_of(working_dir)) != UNKNOWN:
         variables["UNSHIFT_COMMIT"] = commit
     if home := os.environ.get("UNSHIFT_HOME"):
         # The job runs in a copy of the folder, where a relative path would be thrown away.
         is_url = "://" in home
         variables["UNSHIFT_HOME"] = home if is_url else str(Path(home).expanduser().absolute())
     return json.dumps({"env_vars": variables})
-
-
-def _commit(folder: Path) -> str | None:
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(folder), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        changes = "+changes" if git("status", "--porcelain") else ""
-        return git("rev-parse", "HEAD") + changes
-    except (OSError, subprocess.CalledProcessError):
-        return None

@@ -70,7 +70,7 @@ def _train_and_show(config: TrainConfig, out: Path | None, *, resume: bool) -> N
     with tqdm(total=config.steps, unit="step", file=sys.stderr) as bar:
 
         def show(row: Row) -> None:
-            bar.update(int(row["step"]) - bar.n)  # type: ignore[arg-type]
+            bar.update(int(row["step"]) - bar.n)
             bar.set_postfix(validation=row[METRIC], loss=row["train_loss"])
 
         result = train(config, report=show, folder=out, resume_from=out if resume else None)

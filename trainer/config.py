@@ -271,7 +271,7 @@ def _convert(name: str, value: object, kind: object) -> object:
     if wanted is float:
         _require(type(value) in (int, float), name, value, "a number")
         return float(typing.cast("float", value))
-    _require(type(value) is wanted, name, value, f"a value of type {wanted.__name__}")
+    _require(type(value) is wanted, name, value, f"of type {getattr(wanted, '__name__', wanted)}")
     return value
 
 

@@ -116,7 +116,8 @@ def _low_pass_for_shift(clips: Tensor, semitones: int) -> Tensor:
     pad = LOW_PASS_TAPS // 2
     size = clips.shape[-1] + LOW_PASS_TAPS - 1
     spectrum = torch.fft.rfft(clips, n=size) * torch.fft.rfft(response, n=size)
-    return torch.fft.irfft(spectrum, n=size)[..., pad : pad + clips.shape[-1]]
+    filtered: Tensor = torch.fft.irfft(spectrum, n=size)
+    return filtered[..., pad : pad + clips.shape[-1]]
 
 
 @functools.cache

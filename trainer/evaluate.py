@@ -4,11 +4,12 @@ The metric that trials are judged by is `stft`; the others stand beside it. SI-S
 never selected on: shifting destroys the phase, so it says little here.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from trainer.batches import validation_clips
 from trainer.config import METRIC, ValidationConfig
@@ -47,8 +48,8 @@ class ValidationSet:
         shares = [cutoff(n) for n in self.shifts.tolist()]
         limits = torch.tensor(shares, device=estimate.device)
         values: dict[str, list[Tensor]] = {}
-        for part in torch.arange(len(estimate)).split(_CLIPS_AT_ONCE):
-            chosen = slice(int(part[0]), int(part[-1]) + 1)
+        for first in range(0, len(estimate), _CLIPS_AT_ONCE):
+            chosen = slice(first, first + _CLIPS_AT_ONCE)
             for name, value in _score(
                 estimate[chosen], self.target[chosen], limits[chosen]
             ).items():
@@ -57,12 +58,12 @@ class ValidationSet:
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, validation: ValidationSet) -> dict[str, float]:
-    """Return the mean of each metric of a net in eval mode; its mode is put back afterwards."""
-    was_training = model.training
-    model.eval()
-    parts = [model(clips).float() for clips in validation.damaged.split(_CLIPS_AT_ONCE)]
-    model.train(was_training)
+def evaluate(restore: Callable[[Tensor], Tensor], validation: ValidationSet) -> dict[str, float]:
+    """Return the mean of each metric of what `restore` makes of the damaged clips [clip, sample].
+
+    A net is to be in eval mode.
+    """
+    parts = [restore(clips).float() for clips in torch.split(validation.damaged, _CLIPS_AT_ONCE)]
     return validation.score(torch.cat(parts))
 
 

@@ -7,8 +7,10 @@ import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
-Row = dict[str, float | int | list[float]]
+Row = dict[str, Any]
+"""Names to numbers; `train_losses` to the loss of each step since the row before."""
 
 FILE_NAME = "metrics.jsonl"
 

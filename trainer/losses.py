@@ -99,7 +99,9 @@ def _one_scale(estimate: Tensor, target: Tensor, n_fft: int, hop: int, window: i
     made = _magnitude(estimate, n_fft, hop, window, floor=_MAGNITUDE_FLOOR)
     aim = _magnitude(target, n_fft, hop, window, floor=_MAGNITUDE_FLOOR)
     convergence = (aim - made).flatten(1).norm(dim=1) / aim.flatten(1).norm(dim=1)
-    return convergence + F.l1_loss(made.log(), aim.log(), reduction="none").mean((1, 2))
+    log_distance = F.l1_loss(made.log(), aim.log(), reduction="none").mean((1, 2))
+    total: Tensor = convergence + log_distance
+    return total
 
 
 def _log_power_db(clips: Tensor) -> Tensor:
@@ -110,6 +112,7 @@ def _log_power_db(clips: Tensor) -> Tensor:
 @functools.cache
 def _mel_filters(window: int, bands: int, device: torch.device) -> Tensor:
     """Return Slaney's mel filters [bin, band] from 0 Hz to nyquist."""
-    return AF.melscale_fbanks(
+    filters: Tensor = AF.melscale_fbanks(
         window // 2 + 1, 0.0, SAMPLE_RATE_HZ / 2, bands, SAMPLE_RATE_HZ, "slaney", "slaney"
-    ).to(device)
+    )
+    return filters.to(device)

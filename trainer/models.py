@@ -5,6 +5,8 @@ are then one matrix over patches (a convolution whose stride is its kernel), so 
 mixes channels is a plain 2-D matrix: what Muon wants, without any viewing or transposing.
 """
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -109,11 +111,12 @@ class WaveformUNet(nn.Module):
         sizes = zip(widths, config.blocks, config.factors, strict=True)
         self.stages = nn.ModuleList(UNetStage(*size, config.kernel_size) for size in sizes)
         if self.adds_input:
-            _start_at_zero(self.stages[0].up.mix)
+            _start_at_zero(self.edges()[1])
 
     def edges(self) -> tuple[nn.Module, nn.Module]:
         """Return the layers that touch audio: the first and the last."""
-        return self.stages[0].down.mix, self.stages[0].up.mix
+        outermost = cast("UNetStage", self.stages[0])
+        return outermost.down.mix, outermost.up.mix
 
     def forward(self, clips: Tensor) -> Tensor:
         samples = clips.shape[-1]
@@ -121,11 +124,12 @@ class WaveformUNet(nn.Module):
             allowed = f"a multiple of {self.length_multiple}, the product of model.factors"
             raise ValueError(f"samples={samples}; must be {allowed}")
         x, skips = clips.unsqueeze(-1), []  # [B, T] -> [B, T, 1]
-        for stage in self.stages:
+        stages = cast("list[UNetStage]", list(self.stages))
+        for stage in stages:
             x = stage.down(x)
             skips.append(x)
             x = stage.encode(x)
-        for stage, skip in zip(reversed(self.stages), reversed(skips), strict=True):
+        for stage, skip in zip(reversed(stages), reversed(skips), strict=True):
             x = stage.up(stage.decode(stage.join(torch.cat((x, skip), dim=-1))))
         estimate: Tensor = x.squeeze(-1)
         return clips + estimate if self.adds_input else estimate
@@ -153,6 +157,7 @@ class SpectrogramNet(nn.Module):
         self.head = nn.Linear(width, 2 * bins)
         if self.changes_input:
             _start_at_zero(self.head)
+        self.window: Tensor
         self.register_buffer("window", torch.hann_window(N_FFT), persistent=False)
 
     def edges(self) -> tuple[nn.Module, nn.Module]:

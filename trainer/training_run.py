@@ -6,7 +6,7 @@ import time
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -131,8 +131,10 @@ class TrainingRun:
     def validate(self) -> Row:
         """Return the row of this step. Raises Diverged when the metric is not finite."""
         row = self._training_part()
+        self._model.eval()
         with self._autocast():
             scores = evaluate(self._forward, self._validation)
+        self._model.train()
         if not math.isfinite(scores[METRIC]):
             raise Diverged(f"validation {METRIC}={scores[METRIC]} at step {self.step}")
         self._memory.sample()
@@ -149,7 +151,7 @@ class TrainingRun:
         self._journal.append(row)
         if self._folder is None:
             return
-        if earlier is None or cast("float", row[METRIC]) < earlier:
+        if earlier is None or row[METRIC] < earlier:
             save_best(self._folder, self._model.state_dict(), step=self.step)
         self.save()
 
@@ -184,7 +186,7 @@ class TrainingRun:
         if self._device.type == "cuda" and "cuda" in rng:
             torch.cuda.set_rng_state(rng["cuda"], self._device)
         self._journal = Journal(None, cast("list[Row]", state["journal"]))
-        self._interval = Interval(**cast("dict[str, list[float]]", state["interval"]))
+        self._interval = Interval(**cast("dict[str, Any]", state["interval"]))
         self._seconds_before = cast("float", state["seconds"])
         self.step = cast("int", state["step"])
 
@@ -232,7 +234,7 @@ class TrainingRun:
         return self._seconds_before + time.perf_counter() - self._begun_s
 
     def _values(self) -> list[float]:
-        return [cast("float", row[METRIC]) for row in self._journal.rows]
+        return [row[METRIC] for row in self._journal.rows]
 
 
 def _make_repeatable(seed: int) -> None:

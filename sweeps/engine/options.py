@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
+from cluster.commit import UNKNOWN
 from trainer.sizes import SIZES
 
 DEFAULT_STORAGE = "~/.unshift"
@@ -60,18 +61,11 @@ def sweep_options(function: _Function) -> _Function:
         click.option("--concurrency", type=click.IntRange(min=1), help="Most trials at once."),
         click.option("--gpus-per-trial", type=click.FloatRange(min=0), help="May be a share."),
         click.option("--dry-run", is_flag=True, help="Say what would run, and end."),
-        click.option(
-            "--relative-to",
-            envvar="UNSHIFT_LAUNCHED_FROM",
-            default=".",
-            hidden=True,
-            type=click.Path(path_type=Path),
-        ),
-        click.option("--commit", envvar="UNSHIFT_COMMIT", default="unknown", hidden=True),
-        click.option(
-            "--unshift-command", envvar="UNSHIFT_COMMAND", default="unshift", hidden=True
-        ),
-        click.option("--again-command", envvar="UNSHIFT_AGAIN", default="", hidden=True),
+        # What the launcher tells about itself; a job does not run where it was submitted from.
+        click.option("--relative-to", default=".", hidden=True, type=click.Path(path_type=Path)),
+        click.option("--commit", envvar="UNSHIFT_COMMIT", default=UNKNOWN, hidden=True),
+        click.option("--unshift-command", default="unshift", hidden=True),
+        click.option("--again-command", default="", hidden=True),
     ]
     for option in reversed(options):
         function = option(function)

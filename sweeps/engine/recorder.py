@@ -32,7 +32,7 @@ class Watcher(Protocol):
         """See how a trial ended."""
 
 
-class Recorder(tune.Callback):  # type: ignore[misc]
+class Recorder(tune.Callback):
     """Follows every trial from suggestion to outcome."""
 
     def __init__(
@@ -121,7 +121,7 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         self._tracking.describe_trial(name, tags, record.to_text())
 
     def _add_row(self, name: str, row: Row) -> None:
-        step, value = int(row["step"]), float(row[METRIC])  # type: ignore[arg-type]
+        step, value = int(row["step"]), float(row[METRIC])
         before = self._so_far[name]
         record = TrialRecord(
             fingerprint=name,
@@ -131,8 +131,8 @@ class Recorder(tune.Callback):  # type: ignore[misc]
             step=step,
             value=value if before.value is None else min(value, before.value),
             last_value=value,
-            seconds=float(row["seconds"]),  # type: ignore[arg-type]
-            peak_memory_bytes=int(row["peak_memory_bytes"]),  # type: ignore[arg-type]
+            seconds=float(row["seconds"]),
+            peak_memory_bytes=int(row["peak_memory_bytes"]),
         )
         self._so_far[name] = record
         self._study.report(name, step=step, value=value)

@@ -4,7 +4,6 @@ import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import click
@@ -39,7 +38,7 @@ def main(sweep: Sweep) -> None:
     )
     @sweep_options
     @click.pass_context
-    def command(context: click.Context, **values: Any) -> None:
+    def command(context: click.Context, /, **values: Any) -> None:
         told = context.get_parameter_source("storage") == ParameterSource.COMMANDLINE
         try:
             options = SweepOptions(**values, storage_is_implied=not told)

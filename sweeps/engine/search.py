@@ -10,7 +10,7 @@ from sweeps.engine.study import SweepStudy
 from trainer.config import METRIC
 
 
-class StudySearcher(Searcher):  # type: ignore[misc]
+class StudySearcher(Searcher):
     """Gives Tune a trial's fingerprint and configuration. The recorder tells the study the rest:
     at this seam Ray gives neither the result that stopped a trial nor the error that ended it."""
 

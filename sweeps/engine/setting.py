@@ -21,7 +21,6 @@ from trainer.evaluate import ValidationSet, score_do_nothing
 from trainer.models import build_model, count_parameters
 from trainer.sizes import SIZES, default_size
 
-
 _REPORTS = 8
 """At least so many validations in a trial, however short: ASHA judges at them."""
 

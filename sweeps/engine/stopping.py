@@ -7,7 +7,7 @@ not a number never gets here: the trainer ends such a trial itself, as diverged.
 
 from collections.abc import Iterable, Mapping
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
@@ -21,7 +21,7 @@ RUNGS = 2
 """Rungs lie at 1/4 and 1/2 of the steps: the log's curves cross, so no earlier."""
 
 
-class SweepStopper(AsyncHyperBandScheduler):  # type: ignore[misc]
+class SweepStopper(AsyncHyperBandScheduler):
     """ASHA on validation by step, knowing trials by fingerprint across restarts."""
 
     def __init__(self, *, last_step: int, report_every: int) -> None:
@@ -65,7 +65,7 @@ class SweepStopper(AsyncHyperBandScheduler):  # type: ignore[misc]
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """Stop a trial that is in the worse half at its rung; never at its last step."""
         if METRIC not in result or result["step"] >= self._last_step:
-            return TrialScheduler.CONTINUE  # type: ignore[no-any-return]
+            return TrialScheduler.CONTINUE
         fingerprint = trial.config["fingerprint"]
         action = self._judge(fingerprint, result["step"], result[METRIC])
         if action == TrialScheduler.STOP:
@@ -73,6 +73,6 @@ class SweepStopper(AsyncHyperBandScheduler):  # type: ignore[misc]
         return action
 
     def _judge(self, fingerprint: str, step: int, value: float) -> str:
-        known_as = SimpleNamespace(trial_id=fingerprint)
+        known_as = cast("Trial", SimpleNamespace(trial_id=fingerprint))
         action: str = self._brackets[0].on_result(known_as, step, -value)
         return action

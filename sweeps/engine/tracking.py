@@ -36,6 +36,8 @@ _STATUS: Mapping[Outcome, str] = {
 }
 _FIRST_RETRY_S, _LONGEST_RETRY_S = 0.5, 30.0
 _METRICS_AT_ONCE = 1000
+_FINAL_METRICS = frozenset({"value", "gain_percent"})
+"""What a run gets at its end, beside the rows of its journal."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -252,19 +254,36 @@ class _Writer:
         self._on_run(fingerprint, run.info.run_id)
 
 
-def local_tracking_uri(storage: Path) -> str:
-    """Return the tracking store under a storage root."""
-    return f"sqlite:///{storage / 'mlflow.db'}"
+def find_trial_run(tracking_uri: str, trial: str) -> str:
+    """Return the run of a trial, by its fingerprint or as `best:SWEEP`.
+
+    Raises ValueError when there is none.
+    """
+    client = MlflowClient(tracking_uri)
+    experiments = {e.name: e.experiment_id for e in client.search_experiments()}
+    wanted, order = f"tags.fingerprint = '{trial}'", None
+    if trial.startswith("best:"):
+        sweep = trial.removeprefix("best:")
+        name = sweep.partition("@")[0]
+        experiments = {known: key for known, key in experiments.items() if known == name}
+        wanted, order = "tags.outcome = 'finished'", ["metrics.value ASC"]
+        if sweep != name:
+            wanted += f" and tags.study = '{sweep}'"
+    if not experiments:
+        raise ValueError(f"trial={trial}; must be of a sweep that {tracking_uri} knows")
+    found = client.search_runs(list(experiments.values()), wanted, order_by=order, max_results=1)
+    if not found:
+        raise ValueError(f"trial={trial}; must be a trial that {tracking_uri} knows")
+    return str(found[0].info.run_id)
 
 
 def read_run(tracking_uri: str, run_id: str) -> tuple[str, list[Row]]:
-    """Return a trial's configuration as text, and its rows as far as MLflow keeps them."""
+    """Return a trial's record as text, and its rows as far as MLflow keeps them."""
     client = MlflowClient(tracking_uri)
-    text = mlflow.artifacts.load_text(
-        f"{client.get_run(run_id).info.artifact_uri}/{CONFIG_ARTIFACT}"
-    )
+    run = client.get_run(run_id)
+    text = mlflow.artifacts.load_text(f"{run.info.artifact_uri}/{CONFIG_ARTIFACT}")
     rows: dict[int, Row] = {}
-    for name in client.get_run(run_id).data.metrics:
+    for name in run.data.metrics.keys() - _FINAL_METRICS:
         for point in client.get_metric_history(run_id, name):
             rows.setdefault(point.step, {"step": point.step})[name] = point.value
     return text, [rows[step] for step in sorted(rows)]

@@ -1,16 +1,15 @@
 """Ray Tune at work: machines, slots, signals, and the trials of one sweep on them."""
 
 import contextlib
+import logging
 import os
 import shutil
 import signal
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import ray
 from optuna.study import Study
@@ -36,9 +35,9 @@ WORKER_DEATHS_FORGIVEN = 3
 @contextlib.contextmanager
 def connect(options: SweepOptions) -> Iterator[Machines]:
     """Join the cluster that this job runs on, or start Ray within this process."""
-    ray.init(log_to_driver=False, logging_level="ERROR", include_dashboard=False)
+    ray.init(log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
     try:
-        resources = ray.cluster_resources()
+        resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
         yield Machines(cpus=int(resources.get("CPU", 1)), gpus=resources.get("GPU", 0.0))
     finally:
         ray.shutdown()
@@ -86,9 +85,7 @@ def _tune(
         threads=CPUS_PER_TRIAL,
         commit=setting.options.commit,
     )
-    trainable = tune.with_resources(
-        tune.with_parameters(run_trial, context=context), resources
-    )
+    trainable = tune.with_resources(tune.with_parameters(run_trial, context=context), resources)
     # Tune's own state is of no use: the study is what a sweep goes on from.
     scratch = tempfile.mkdtemp(prefix="ray-", dir=setting.root.path)
     try:
@@ -131,9 +128,7 @@ def _slots(setting: Setting, resources: dict[str, float]) -> int:
 
 
 def _build_stopper(setting: Setting, study: SweepStudy) -> SweepStopper:
-    stopper = SweepStopper(
-        last_step=setting.base.steps, report_every=setting.base.report_every
-    )
+    stopper = SweepStopper(last_step=setting.base.steps, report_every=setting.base.report_every)
     stopper.remember(study.curves())
     return stopper
 
@@ -172,9 +167,7 @@ def _stop_file(setting: Setting) -> Path:
 
 
 @contextlib.contextmanager
-def _stop_on_signal(
-    setting: Setting, *, show: Callable[[str], None]
-) -> Iterator[threading.Event]:
+def _stop_on_signal(setting: Setting, *, show: Callable[[str], None]) -> Iterator[threading.Event]:
     """Turn SIGINT and SIGTERM into a request that trials checkpoint and end; twice is at once."""
     stop_file = _stop_file(setting)
     stop_file.unlink(missing_ok=True)

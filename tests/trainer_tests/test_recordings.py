@@ -39,6 +39,13 @@ def write(path, signal, rate_hz=SAMPLE_RATE_HZ, subtype="PCM_16"):
     return path
 
 
+def spoil_unnoticed(file):
+    """Replace a file's bytes, but neither size nor time."""
+    status = file.stat()
+    file.write_bytes(b"\0" * status.st_size)
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
 @pytest.mark.parametrize("ending", ENCODINGS)
 def test_every_ending_is_decoded_to_the_sine_it_holds(tmp_path, ending):
     path = tmp_path / f"tone{ending}"
@@ -76,7 +83,7 @@ def test_a_sine_of_any_rate_keeps_frequency_and_level(tmp_path, rate_hz):
 
 
 def test_what_lies_above_the_new_nyquist_does_not_fold_back(tmp_path):
-    samples = decode(write(tmp_path / "high.wav", 0.5 + sine(30e3, rate_hz=96_000), 96_000))
+    samples = decode(write(tmp_path / "high.wav", 0.5 + 0.5 * sine(23e3, rate_hz=96_000), 96_000))
     middle = samples[4410:-4410]
     assert rms_db(middle - middle.mean()) < -90  # 16-bit noise lies at -98 dBFS
 
@@ -228,9 +235,7 @@ def test_a_memo_does_not_read_a_known_file_again(tmp_path):
     known = memo.content_hash(file)
     memo.verdicts[known] = "silent"
     memo.save()
-    status = file.stat()
-    file.write_bytes(b"other")
-    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+    spoil_unnoticed(file)
     again = Memo(tmp_path / "memo.json")
     assert again.content_hash(file) == known
     assert again.verdicts == {known: "silent"}
@@ -238,13 +243,26 @@ def test_a_memo_does_not_read_a_known_file_again(tmp_path):
     assert again.content_hash(file) != known
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no named pipes in folders")
+@pytest.mark.timeout(10)
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.wav")
+    assert find_recordings(tmp_path) == []
+
+
 def test_two_memos_keep_each_others_findings(tmp_path):
     first, second = Memo(tmp_path / "memo.json"), Memo(tmp_path / "memo.json")
+    file = tmp_path / "a.wav"
+    file.write_bytes(b"first")
+    known = first.content_hash(file)
     first.verdicts["a"] = None
     second.verdicts["b"] = "silent"
     first.save()
     second.save()
-    assert Memo(tmp_path / "memo.json").verdicts == {"a": None, "b": "silent"}
+    both = Memo(tmp_path / "memo.json")
+    assert both.verdicts == {"a": None, "b": "silent"}
+    spoil_unnoticed(file)
+    assert both.content_hash(file) == known
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"decoder": 0}', '{"hashes": 1}', "\0\0"])

@@ -1,0 +1,58 @@
+# Two commands: `make sweep` and `make test`. Both set up .venv first, from the lock.
+#
+#   make sweep [DATA=~/music] [TRIALS=32] [MAX_STEPS=1000]
+#   make test [ARGS="-k damage"]
+#   make check     ruff and mypy
+#   make lock      resolve requirements.lock anew
+
+PYTHON ?= python3
+DATA ?= demo
+BIN := .venv/bin
+READY := .venv/.ready
+SCRIPT ?= sweeps/lr_momentum.py
+
+settings = $(if $(filter-out demo,$(DATA)),DATA="$(DATA)") $(if $(MAX_STEPS),MAX_STEPS=$(MAX_STEPS))
+again = make sweep $(settings)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup sweep test check lock
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+setup: $(READY)
+
+sweep: $(READY)
+	@$(BIN)/python -m cluster \
+		--resume-hint '`$(strip $(again) $(if $(TRIALS),TRIALS=$(TRIALS)))` goes on where this stopped.' \
+		$(SCRIPT) -- \
+		--data "$(DATA)" $(if $(TRIALS),--trials "$(TRIALS)") \
+		$(if $(MAX_STEPS),--max-steps "$(MAX_STEPS)") \
+		--relative-to "$(CURDIR)" --unshift-command $(BIN)/unshift \
+		--again-command '$(strip $(again) TRIALS={trials})'
+
+test: $(READY)
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+lock: $(READY)
+	$(BIN)/uv pip compile pyproject.toml --universal --generate-hashes --no-emit-index-url \
+		--extra sweep --group dev --custom-compile-command "make lock" \
+		--quiet $(ARGS) --output-file requirements.lock
+
+# uv installs the lock in a fraction of pip's time; pip installs uv, held to the lock's hashes.
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 11) <= v < (3, 14) or \
+		sys.exit("unshift needs Python 3.11 to 3.13: make PYTHON=python3.12 …; this is %d.%d" % v)'
+	@echo "Setting up .venv (about 6 GB, a minute or two, once) ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@awk '/^uv==/{found=1} found{print} found && !/\\$$/{exit}' requirements.lock > .venv/uv.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
+		--require-hashes --requirement .venv/uv.lock
+	@$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $(READY)

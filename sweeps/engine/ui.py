@@ -1,0 +1,55 @@
+"""MLflow's own UI, on the right store, at the address that shows a sweep sorted by validation."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from urllib.parse import quote
+
+from mlflow.tracking import MlflowClient
+
+HOST = "127.0.0.1"
+
+
+def serve(tracking_uri: str, sweep: str | None, *, port: int, show: Callable[[str], None]) -> None:
+    """Run the UI until it is interrupted, or only name the address when a server runs already.
+
+    Raises ValueError when the store does not know the sweep.
+    """
+    path = sorted_path(tracking_uri, sweep)
+    if tracking_uri.startswith(("http://", "https://")):
+        show(f"{tracking_uri.rstrip('/')}/{path}")
+        return
+    show(f"http://{HOST}:{port}/{path}")
+    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", tracking_uri]
+    process = subprocess.Popen([*command, "--host", HOST, "--port", str(port)])
+    try:
+        status = process.wait()
+    except KeyboardInterrupt:
+        process.terminate()
+        process.wait()
+        return
+    if status:
+        raise ValueError(f"port={port}; must be one that is free: MLflow's UI ended at once")
+
+
+def sorted_path(tracking_uri: str, sweep: str | None) -> str:
+    """Return the UI's path for a sweep, the one that ran last without a name."""
+    client = MlflowClient(tracking_uri)
+    name = None if sweep is None else sweep.partition("@")[0]
+    experiments = [e for e in client.search_experiments() if e.name == name or name is None]
+    runs = (
+        client.search_runs(
+            [e.experiment_id for e in experiments],
+            "tags.kind = 'sweep'",
+            order_by=["attributes.start_time DESC"],
+            max_results=1,
+        )
+        if experiments
+        else []
+    )
+    if not runs:
+        raise ValueError(f"sweep={sweep}; must be one that {tracking_uri} knows")
+    run = runs[0]
+    children = quote(f"tags.`mlflow.parentRunId` = '{run.info.run_id}'")
+    order = "orderByKey=" + quote("metrics.`value`") + "&orderByAsc=true"
+    return f"#/experiments/{run.info.experiment_id}/runs?searchFilter={children}&{order}"
