@@ -26,6 +26,8 @@ TUNE: dict[str, str] = {
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
     # Tune would replace the handler with which a sweep stops its trials and writes checkpoints.
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    # Tune's newer console output prints a box for every sweep, however silent it is told to be.
+    "RAY_AIR_NEW_OUTPUT": "0",
     # Trials would run in folders of Tune's, where a relative path of the user's means nothing.
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
 }

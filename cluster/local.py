@@ -127,6 +127,7 @@ class LocalHead:
             command.append(f"--num-cpus={self._num_cpus}")
         variables = _head_environment() | self.client_environment
         variables["DASHBOARD_METRIC_PORT"] = str(metrics_port)
+        variables["TMPDIR"] = str(self._folder)  # where the dashboard leaves folders behind
         with (self._folder / "start.log").open("wb") as log:
             return subprocess.Popen(
                 [sys.executable, "-I", "-S", "-c", _ROOT, *command],
@@ -274,7 +275,7 @@ class _JobOutput:
 
 # The root of a head's processes. On Linux whatever loses its parent below it stays below it (36:
 # PR_SET_CHILD_SUBREAPER) and is reaped here: Ray waits for a stopped job until it is no zombie any
-# more. And `ray start` dies with the launcher, however that ends (1: PR_SET_PDEATHSIG).
+# more. Should the launcher be killed, its group goes with it (1: PR_SET_PDEATHSIG).
 _ROOT = """
 import ctypes, os, signal, sys
 
@@ -283,7 +284,8 @@ def prctl(*arguments):
         ctypes.CDLL(None).prctl(*arguments, 0, 0, 0)
 
 prctl(36, 1)
-prctl(1, signal.SIGKILL)
+signal.signal(signal.SIGTERM, lambda *_: os.killpg(0, signal.SIGKILL))
+prctl(1, signal.SIGTERM)
 ray_start = os.fork()
 if not ray_start:
     prctl(1, signal.SIGKILL)
@@ -402,8 +404,8 @@ def _job_client_environment(head: LocalHead) -> dict[str, str]:
 
 
 def _runtime_env(working_dir: Path) -> str:
-    """Return Ray's runtime environment of a job as JSON: the commit, and where to store."""
-    variables = {}
+    """Return Ray's runtime environment of a job as JSON: its commit, and where it may write."""
+    variables = {"TMPDIR": tempfile.gettempdir()}  # the head's own goes away with it
     if (commit := commit_of(working_dir)) != UNKNOWN:
         variables["UNSHIFT_COMMIT"] = commit
     if home := os.environ.get("UNSHIFT_HOME"):

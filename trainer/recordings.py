@@ -192,7 +192,8 @@ def _resample(samples: Samples, rate_hz: int) -> Samples:
         return samples
     larger = max(ratio.numerator, ratio.denominator)
     taps = firwin(2 * 64 * larger + 1, 0.95 / larger, window=("kaiser", 10.06))
-    resampled = resample_poly(samples, ratio.numerator, ratio.denominator, window=taps)
+    window = taps.astype(np.float32)  # float64 taps would bring float64 samples
+    resampled = resample_poly(samples, ratio.numerator, ratio.denominator, window=window)
     return np.asarray(resampled, dtype=np.float32)
 
 

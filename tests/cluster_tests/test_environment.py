@@ -30,10 +30,11 @@ def test_applying_is_what_keeps_ray_and_mlflow_from_phoning_home(
 
 
 def test_ray_knows_every_name_for_tune() -> None:
+    from ray.air.constants import AIR_ENV_VARS
     from ray.train.constants import RAY_CHDIR_TO_TRIAL_DIR
     from ray.tune.constants import TUNE_ENV_VARS
 
-    assert environment.TUNE.keys() <= TUNE_ENV_VARS | {RAY_CHDIR_TO_TRIAL_DIR}
+    assert environment.TUNE.keys() <= TUNE_ENV_VARS | AIR_ENV_VARS | {RAY_CHDIR_TO_TRIAL_DIR}
 
 
 def test_what_the_user_has_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:

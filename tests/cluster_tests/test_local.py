@@ -13,6 +13,8 @@ import pytest
 from cluster import local
 from cluster.local import ClusterFailed, LocalHead, submit
 
+pytestmark = pytest.mark.slow
+
 
 def run_job(head: LocalHead, folder: Path, code: str, *arguments: str) -> tuple[int, str]:
     """Return the status of a script made of code, and all that was written while it ran."""

@@ -163,6 +163,13 @@ def test_a_flac_cut_in_the_middle_is_refused(tmp_path):
         decode(path)
 
 
+def test_an_mp3_cut_in_the_middle_is_shorter(tmp_path):
+    path = tmp_path / "half.mp3"
+    soundfile.write(path, sine(seconds=3.0), SAMPLE_RATE_HZ)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert len(decode(path)) / SAMPLE_RATE_HZ == pytest.approx(1.5, abs=0.2)
+
+
 @pytest.mark.parametrize(
     ("signal", "reason"),
     [

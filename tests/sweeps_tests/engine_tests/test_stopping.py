@@ -1,0 +1,70 @@
+from types import SimpleNamespace
+
+import pytest
+from ray.tune.schedulers import TrialScheduler
+
+from sweeps.engine.stopping import SweepStopper
+from trainer.config import METRIC
+
+GO_ON, STOP = TrialScheduler.CONTINUE, TrialScheduler.STOP
+
+
+def stopper(last_step=80, report_every=10):
+    return SweepStopper(last_step=last_step, report_every=report_every)
+
+
+def judge(scheduler, name, step, value):
+    trial = SimpleNamespace(config={"fingerprint": name}, trial_id=f"tune-{name}")
+    scheduler.on_trial_add(None, trial)
+    return scheduler.on_trial_result(None, trial, {"step": step, METRIC: value})
+
+
+def test_rungs_lie_at_a_quarter_and_half_of_the_steps():
+    assert stopper(last_step=80).rungs() == [20, 40]
+    assert stopper(last_step=10_000, report_every=250).rungs() == [2500, 5000]
+
+
+@pytest.mark.parametrize("last_step", [1, 2, 3, 7, 50])
+def test_the_shortest_trials_have_a_scheduler_too(last_step):
+    scheduler = stopper(last_step=last_step, report_every=max(1, last_step // 8))
+    assert judge(scheduler, "a", last_step, 9.0) == GO_ON
+    assert all(rung < last_step for rung in scheduler.rungs())
+
+
+def test_a_trial_in_the_worse_half_stops_at_its_rung_and_not_before():
+    scheduler = stopper()
+    judge(scheduler, "good", 20, 1.0)
+    assert judge(scheduler, "bad", 10, 2.0) == GO_ON
+    assert judge(scheduler, "bad", 20, 2.0) == STOP
+    assert scheduler.was_stopped("bad")
+    assert not scheduler.was_stopped("good")
+
+
+def test_the_last_step_is_finished_and_never_stopped():
+    scheduler = stopper()
+    for name, value in (("good", 1.0), ("fair", 1.1)):
+        for step in (20, 40, 80):
+            assert judge(scheduler, name, step, value if step < 80 else 9.0) in (GO_ON, STOP)
+    assert judge(scheduler, "late", 80, 9.0) == GO_ON
+
+
+def test_a_report_without_the_metric_is_let_pass():
+    trial = SimpleNamespace(config={"fingerprint": "a"}, trial_id="t")
+    ending = {"ending": {"outcome": "diverged"}}
+    assert stopper().on_trial_result(None, trial, ending) == GO_ON
+
+
+def test_a_new_driver_remembers_what_the_old_one_saw():
+    fresh, taught = stopper(), stopper()
+    taught.remember([("good", {10: 1.2, 20: 1.0, 30: 0.9})])
+    assert judge(fresh, "bad", 20, 2.0) == GO_ON
+    assert judge(taught, "bad", 20, 2.0) == STOP
+
+
+def test_a_resumed_trial_is_not_judged_twice_at_a_rung():
+    scheduler = stopper()
+    scheduler.remember([("mine", {20: 1.5}), ("other", {20: 1.0})])
+    recorded = dict(scheduler._brackets[0]._rungs)[20]
+    before = dict(recorded)
+    assert judge(scheduler, "mine", 20, 1.5) == GO_ON
+    assert recorded == before

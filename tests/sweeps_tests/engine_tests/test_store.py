@@ -1,0 +1,79 @@
+from pathlib import Path
+
+import pytest
+
+from sweeps.engine.outcomes import TrialRecord
+from sweeps.engine.store import Root, find_study, open_optuna, open_study
+
+NAME = "0123456789abcdef"
+
+
+@pytest.fixture
+def root(tmp_path):
+    return Root.open("root", relative_to=tmp_path, create=True)
+
+
+def open_setting(root, setting, name="lr_momentum"):
+    return open_study(open_optuna(root.study_url), name, setting, {"size": "demo"})
+
+
+def test_the_first_setting_has_the_sweeps_own_name(root):
+    assert open_setting(root, "aaaaaaaa").study_name == "lr_momentum"
+    assert open_setting(root, "bbbbbbbb").study_name == "lr_momentum@bbbbbbbb"
+
+
+def test_the_same_setting_is_the_same_study_again(root):
+    first = open_setting(root, "aaaaaaaa")
+    first.set_user_attr("mark", 1)
+    assert open_setting(root, "aaaaaaaa").user_attrs["mark"] == 1
+
+
+def test_a_name_alone_means_what_ran_last(root):
+    for setting in ("aaaaaaaa", "bbbbbbbb", "aaaaaaaa"):
+        open_setting(root, setting)
+    storage = open_optuna(root.study_url)
+    assert find_study(storage, "lr_momentum").user_attrs["setting"] == "aaaaaaaa"
+    assert find_study(storage, "lr_momentum@bbbbbbbb").user_attrs["setting"] == "bbbbbbbb"
+
+
+def test_an_unknown_sweep_lists_those_there_are(root):
+    open_setting(root, "aaaaaaaa")
+    with pytest.raises(ValueError, match="sweep=lr; must be one of .*: lr_momentum"):
+        find_study(open_optuna(root.study_url), "lr")
+
+
+def test_a_finished_trial_is_found_by_its_fingerprint(root):
+    (root.trials / NAME).mkdir(parents=True)
+    record = TrialRecord(fingerprint=NAME, outcome="finished", value=1.25, step=7)
+    root.keep_outcome(record, study="older")
+    assert root.find_outcome(NAME) == ("older", record)
+    assert root.find_outcome("f" * 16) is None
+
+
+@pytest.mark.parametrize("name", ["../../etc", "/etc/passwd", "", "0123", NAME.upper(), NAME + "0"])
+def test_what_is_no_fingerprint_names_no_folder(root, name):
+    with pytest.raises(ValueError, match="must be 16 hex digits"):
+        root.trial_folder(name)
+
+
+def test_a_relative_root_is_relative_to_where_it_was_given(tmp_path):
+    assert Root.open("x", relative_to=tmp_path, create=True).path == tmp_path / "x"
+
+
+def test_a_root_that_is_not_there_is_refused_unless_it_may_be_made(tmp_path):
+    with pytest.raises(ValueError, match="storage=.*nowhere; must be a folder"):
+        Root.open("nowhere", relative_to=tmp_path, create=False)
+
+
+def test_a_root_that_is_a_file_or_a_url_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="must be a folder"):
+        Root.open("file", relative_to=tmp_path, create=True)
+    with pytest.raises(ValueError, match="URLs are not supported"):
+        Root.open("s3://bucket/x", relative_to=tmp_path, create=True)
+    assert not Path("s3:").exists()
+
+
+def test_a_bad_database_url_is_refused_in_one_line():
+    with pytest.raises(ValueError, match="study-storage=nonsense; must be a database URL"):
+        open_optuna("nonsense")

@@ -1,0 +1,204 @@
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from sweeps.engine.outcomes import TrialRecord
+from sweeps.engine.study import DUPLICATES_UNTIL_EXHAUSTED, SweepStudy, read_records
+from tests_support.fake_sweep import new_study, open_sweep, plan, settle
+
+POINT = {"optimizer.lr": 5e-3, "optimizer.momentum": 0.9}
+
+
+def states(study):
+    return [trial.state for trial in study.get_trials()]
+
+
+def test_finished_is_complete_with_its_best_value():
+    study = new_study()
+    sweep = open_sweep(study)
+    settle(sweep, sweep.next(), "finished", curve={10: 1.4, 20: 1.6})
+    (trial,) = study.get_trials()
+    assert (trial.state, trial.value) == (TrialState.COMPLETE, 1.4)
+
+
+def test_stopped_is_pruned_with_its_values_at_their_steps():
+    study = new_study()
+    sweep = open_sweep(study)
+    settle(sweep, sweep.next(), "stopped", curve={10: 1.9, 20: 1.8})
+    (trial,) = study.get_trials()
+    assert trial.state == TrialState.PRUNED
+    assert trial.intermediate_values == {10: 1.9, 20: 1.8}
+    assert trial.constraints == {}
+
+
+@pytest.mark.parametrize("outcome", ["diverged", "out_of_memory"])
+def test_what_cannot_be_trained_is_pruned_and_infeasible(outcome):
+    study = new_study()
+    sweep = open_sweep(study)
+    settle(sweep, sweep.next(), outcome)
+    (trial,) = study.get_trials()
+    assert (trial.state, trial.constraints) == (TrialState.PRUNED, {outcome: 1.0})
+
+
+def test_failed_is_fail_and_counts_toward_the_trials():
+    study = new_study()
+    sweep = open_sweep(study, trials=1)
+    settle(sweep, sweep.next(), "failed")
+    assert states(study) == [TrialState.FAIL]
+    assert sweep.next() is None
+
+
+def test_a_step_told_twice_keeps_its_first_value():
+    study = new_study()
+    sweep = open_sweep(study)
+    suggestion = sweep.next()
+    sweep.report(suggestion.fingerprint, step=10, value=1.5)
+    sweep.report(suggestion.fingerprint, step=10, value=1.5)
+    settle(sweep, suggestion, "finished", curve={10: 1.5})
+    assert study.get_trials()[0].intermediate_values == {10: 1.5}
+
+
+def test_known_points_come_first_and_count():
+    sweep = open_sweep(trials=2, known_points=[POINT])
+    assert sweep.next().fields == POINT
+    assert sweep.next().fields != POINT
+    assert sweep.next() is None
+
+
+def test_known_points_are_not_tried_again_after_a_restart():
+    study = new_study()
+    first = open_sweep(study, trials=2, known_points=[POINT])
+    settle(first, first.next(), "finished", curve={10: 1.0})
+    again = open_sweep(study, trials=2, known_points=[POINT])
+    assert again.next().fields != POINT
+
+
+def test_an_interrupted_trial_is_the_first_to_be_taken_up():
+    study = new_study()
+    first = open_sweep(study)
+    settle(first, first.next(), "finished", curve={10: 1.0})
+    left = settle(first, first.next(), "interrupted", curve={10: 1.2})
+    again = open_sweep(study)
+    assert again.next() == left
+    settle(again, left, "finished", curve={10: 1.2, 20: 1.1})
+    assert states(study) == [TrialState.COMPLETE] * 2
+
+
+def test_a_trial_left_before_it_was_named_is_taken_up_too():
+    study = new_study()
+    open_sweep(study)
+    study.ask()  # and then the driver was killed
+    sweep = open_sweep(study, trials=1)
+    settle(sweep, sweep.next(), "finished", curve={10: 1.0})
+    assert states(study) == [TrialState.COMPLETE]
+    assert sweep.next() is None
+
+
+def test_the_same_seed_proposes_the_same_trials_across_a_restart():
+    def proposals(*, restart_after):
+        study = new_study()
+        sweep = open_sweep(study, trials=14)
+        made = []
+        while (suggestion := sweep.next()) is not None:
+            made.append(suggestion.fields)
+            rate = suggestion.fields["optimizer.lr"]
+            settle(sweep, suggestion, "finished", curve={10: abs(rate - 1e-2)})
+            if len(made) == restart_after:
+                sweep = open_sweep(study, trials=14)
+        return made
+
+    undisturbed = proposals(restart_after=None)
+    assert len(undisturbed) == 14
+    assert proposals(restart_after=3) == undisturbed
+    assert proposals(restart_after=11) == undisturbed  # TPE is at work by then
+
+
+def test_another_seed_proposes_other_trials():
+    first = [open_sweep(seed=seed).next().fields for seed in (0, 1)]
+    assert first[0] != first[1]
+
+
+def test_the_sampler_learns_to_stay_away_from_what_diverges():
+    def share_of_diverged(outcome):
+        sweep = open_sweep(trials=60)
+        rates = []
+        while (suggestion := sweep.next()) is not None:
+            rate = suggestion.fields["optimizer.lr"]
+            rates.append(rate)
+            if rate > 1e-3:  # two thirds of the space, in its own scale
+                settle(sweep, suggestion, outcome)
+            else:
+                settle(sweep, suggestion, "finished", curve={10: 2.0 - 100 * rate})
+        return sum(rate > 1e-3 for rate in rates[-30:]) / 30
+
+    # The best value lies at the edge of the bad region, so that some draws fall into it.
+    assert share_of_diverged("diverged") <= 0.6
+    assert share_of_diverged("diverged") < share_of_diverged("failed")
+
+
+def one_of_two(trial):
+    return {"optimizer.momentum": trial.suggest_categorical("optimizer.momentum", [0.8, 0.9])}
+
+
+def test_an_exhausted_space_ends_the_sweep(caplog):
+    study = new_study()
+    sweep = open_sweep(study, trials=10, space=one_of_two)
+    made = []
+    while (suggestion := sweep.next()) is not None:
+        made.append(settle(sweep, suggestion, "finished", curve={10: 1.0}).fields)
+    assert sorted(fields["optimizer.momentum"] for fields in made) == [0.8, 0.9]
+    assert f"{DUPLICATES_UNTIL_EXHAUSTED} suggestions in a row" in caplog.text
+    assert set(states(study)) == {TrialState.COMPLETE}
+    assert len(read_records(study)) == 2
+
+
+def test_a_trial_of_another_sweep_is_taken_over_and_not_trained():
+    other = {}
+
+    def find(fingerprint):
+        return TrialRecord(fingerprint=fingerprint, outcome="finished", value=1.1, step=9, **other)
+
+    other["taken_over_from"] = "older"
+    study = new_study()
+    sweep = SweepStudy(study, plan(trials=3), find_finished=find)
+    assert sweep.next() is None
+    taken = sweep.take_taken_over()
+    assert [each.taken_over_from for each in taken] == ["older"] * 3
+    assert states(study) == [TrialState.COMPLETE] * 3
+
+
+def test_a_configuration_that_cannot_be_built_is_recorded_and_the_sweep_goes_on():
+    def some_bad(trial):
+        kernel = trial.suggest_categorical("model.kernel_size", [7, 8])
+        return {"model.kernel_size": kernel, **one_of_two(trial)}
+
+    sweep = open_sweep(trials=4, space=some_bad)
+    good = []
+    while (suggestion := sweep.next()) is not None:
+        good.append(settle(sweep, suggestion, "finished", curve={10: 1.0}))
+    refused = [record for record in sweep.settled() if record.outcome == "failed"]
+    assert len(good) + len(refused) == 4
+    assert refused[0].error == "model.kernel_size=8; must be odd and >= 1"
+
+
+def test_records_show_running_trials_as_interrupted_with_their_curve_so_far():
+    study = new_study()
+    sweep = open_sweep(study)
+    suggestion = sweep.next()
+    sweep.report(suggestion.fingerprint, step=10, value=1.3)
+    sweep.report(suggestion.fingerprint, step=20, value=1.4)
+    (record,) = read_records(study)
+    assert (record.outcome, record.step) == ("interrupted", 20)
+    assert (record.value, record.last_value) == (1.3, 1.4)
+
+
+def test_nothing_is_left_running_in_sqlite_either(tmp_path):
+    storage = optuna.storages.RDBStorage(f"sqlite:///{tmp_path / 'optuna.db'}")
+    study = optuna.create_study(storage=storage)
+    sweep = open_sweep(study, trials=6)
+    outcomes = ["finished", "stopped", "diverged", "out_of_memory", "failed", "finished"]
+    for outcome in outcomes:
+        settle(sweep, sweep.next(), outcome, curve={10: 1.5})
+    ended = optuna.load_study(study_name=study.study_name, storage=storage)
+    assert TrialState.RUNNING not in states(ended)
+    assert [record.outcome for record in read_records(ended)] == outcomes
