@@ -70,8 +70,8 @@ class Recorder(tune.Callback):
         )
         self._tracking.start_trial(name, suggestion.fields)
 
-    def take_over(self, records: Iterable[TrialRecord]) -> None:
-        """Enter trials that another sweep has trained."""
+    def note_untrained(self, records: Iterable[TrialRecord]) -> None:
+        """Enter trials that the study settled by itself."""
         for record in records:
             self._tracking.reconcile([record], self._read_rows)
             self._watcher.ended(record)

@@ -25,7 +25,7 @@ class StudySearcher(Searcher):
     def suggest(self, trial_id: str) -> Any:
         """Return the next trial's assignment, or FINISHED when there are enough."""
         suggestion = None if self._is_stopping() else self._study.next()
-        self._recorder.take_over(self._study.take_taken_over())
+        self._recorder.note_untrained(self._study.take_untrained())
         if suggestion is None:
             return Searcher.FINISHED
         self._recorder.begin(suggestion)

@@ -1,7 +1,7 @@
 """What a sweep is run with: its root, its recordings, the fields all trials share, do-nothing."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,8 +43,14 @@ class Setting:
     root: Root
     size: str
     data: DataSet
-    base: TrainConfig
-    """What all trials share."""
+    fields: Mapping[str, object]
+    """What all trials share where it is not the trainer's default. Unresolved, because a default
+    may derive from what a trial varies."""
+
+    @property
+    def base(self) -> TrainConfig:
+        """Return the shared fields as a configuration."""
+        return TrainConfig.from_fields(self.fields)
 
     @property
     def key(self) -> str:
@@ -62,7 +68,7 @@ class Setting:
         return SweepPlan(
             space=self.sweep.space,
             known_points=self.sweep.known_points,
-            base=self.base.to_fields(),
+            base=self.fields,
             data_fingerprint=self.data.fingerprint,
             trials=self.options.trials,
             seed=self.options.seed,
@@ -75,7 +81,7 @@ class Setting:
             "size": self.size,
             "data_path": self.base.data.path,
             "data_fingerprint": self.data.fingerprint,
-            "base": self.base.to_fields(),
+            "fields": dict(self.fields),
         }
         study = open_study(storage, self.sweep.name, self.key, facts)
         if "do_nothing" not in study.user_attrs:
@@ -112,9 +118,9 @@ def prepare(
     size, why = options.size, "as asked"
     if size is None:
         size, why = default_size(has_gpu=machines.gpus > 0)
-    base = TrainConfig.from_fields(_shared_fields(options, root, size))
+    fields = _shared_fields(options, root, size)
+    base = TrainConfig.from_fields(fields)
     data = open_data(base.data.path, base.data.cache)
-    base = TrainConfig.from_fields({**base.to_fields(), "data.fingerprint": data.fingerprint})
     setting = Setting(
         sweep=sweep,
         options=options,
@@ -122,7 +128,7 @@ def prepare(
         root=root,
         size=size,
         data=data,
-        base=base,
+        fields={**fields, "data.fingerprint": data.fingerprint},
     )
     show(_introduction(setting, why))
     return setting

@@ -74,7 +74,7 @@ class SweepStudy:
         self._records: dict[str, TrialRecord] = {}
         self._running: dict[str, Trial] = {}
         self._to_resume: list[int] = []
-        self._taken_over: list[TrialRecord] = []
+        self._untrained: list[TrialRecord] = []
         self._read_history()
         for point in plan.known_points:
             self._study.enqueue_trial(dict(point), skip_if_exists=True)
@@ -128,10 +128,11 @@ class SweepStudy:
         """Return the records of all trials that have ended, those of earlier drivers included."""
         return list(self._records.values())
 
-    def take_taken_over(self) -> list[TrialRecord]:
-        """Return the trials taken over from other sweeps since the last call."""
-        taken, self._taken_over = self._taken_over, []
-        return taken
+    def take_untrained(self) -> list[TrialRecord]:
+        """Return what was settled without training since the last call: trials taken over from
+        other sweeps, and configurations that cannot be built."""
+        untrained, self._untrained = self._untrained, []
+        return untrained
 
     def curves(self) -> Iterator[tuple[str, dict[int, float]]]:
         """Yield (fingerprint, {step: validation}) of every trial there is."""
@@ -169,9 +170,7 @@ class SweepStudy:
         self._running[fingerprint] = trial
         finished = self._find_finished(fingerprint)
         if finished is not None:
-            record = replace(finished, params=fields)
-            self.settle(record)
-            self._taken_over.append(record)
+            self._settle_untrained(replace(finished, params=fields))
             return None
         return Suggestion(fingerprint=fingerprint, fields=fields, config=config)
 
@@ -179,9 +178,13 @@ class SweepStudy:
         """Record a configuration that cannot be built: the space's fault, not the sweep's end."""
         name = f"refused-{trial.number}"
         self._running[name] = trial
-        self.settle(
+        self._settle_untrained(
             TrialRecord(fingerprint=name, outcome="failed", params=fields, error=str(error))
         )
+
+    def _settle_untrained(self, record: TrialRecord) -> None:
+        self.settle(record)
+        self._untrained.append(record)
 
     def _tell_duplicate(self, trial: Trial, fingerprint: str) -> None:
         self._last_was_duplicate = True

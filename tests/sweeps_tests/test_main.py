@@ -13,7 +13,9 @@ from sweeps.engine.store import open_study
 @pytest.fixture
 def root(tmp_path):
     """A storage root with one ended sweep."""
-    study = open_study(RDBStorage(f"sqlite:///{tmp_path / 'optuna.db'}"), "lr_momentum", "0" * 8, {})
+    study = open_study(
+        RDBStorage(f"sqlite:///{tmp_path / 'optuna.db'}"), "lr_momentum", "0" * 8, {}
+    )
     study.set_user_attr("do_nothing", {"stft": 1.5})
     sweep = open_sweep(study)
     settle(sweep, sweep.next(), "finished", curve={10: 1.2})

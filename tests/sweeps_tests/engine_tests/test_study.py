@@ -1,10 +1,10 @@
 import optuna
 import pytest
 from optuna.trial import TrialState
+from tests_support.fake_sweep import new_study, open_sweep, plan, settle
 
 from sweeps.engine.outcomes import TrialRecord
 from sweeps.engine.study import DUPLICATES_UNTIL_EXHAUSTED, SweepStudy, read_records
-from tests_support.fake_sweep import new_study, open_sweep, plan, settle
 
 POINT = {"optimizer.lr": 5e-3, "optimizer.momentum": 0.9}
 
@@ -162,7 +162,7 @@ def test_a_trial_of_another_sweep_is_taken_over_and_not_trained():
     study = new_study()
     sweep = SweepStudy(study, plan(trials=3), find_finished=find)
     assert sweep.next() is None
-    taken = sweep.take_taken_over()
+    taken = sweep.take_untrained()
     assert [each.taken_over_from for each in taken] == ["older"] * 3
     assert states(study) == [TrialState.COMPLETE] * 3
 

@@ -1,0 +1,21 @@
+"""A sweep whose trials end in every way that a configuration can bring about by itself."""
+
+from sweeps.engine.run import Sweep, main
+
+FATES = {
+    "good": {},
+    "diverges": {"optimizer.name": "adamw", "optimizer.lr": 1e30},
+    "breaks": {"optimizer.name": "adamw", "device": "cuda:99"},
+    "refused": {"optimizer.momentum": 2.0},
+    "also good": {"optimizer.lr": 1e-3},
+}
+
+
+def suggest(trial):
+    return FATES[trial.suggest_categorical("fate", list(FATES))]
+
+
+SWEEP = Sweep(name="fragile", space=suggest, known_points=[{"fate": fate} for fate in FATES])
+
+if __name__ == "__main__":
+    main(SWEEP)

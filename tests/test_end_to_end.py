@@ -1,0 +1,215 @@
+"""Real Ray, Optuna, MLflow and SQLite on real audio files: one head, a few short sweeps."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pytest
+import soundfile
+from mlflow.tracking import MlflowClient
+
+from cluster.local import submit
+from sweeps.engine.store import open_optuna
+
+ROOT = Path(__file__).parent.parent
+SCRIPT = "sweeps/lr_momentum.py"
+STEPS = 4
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def music(tmp_path_factory):
+    """Seven recordings of noise bursts and tones, and one file that is none."""
+    folder = tmp_path_factory.mktemp("music")
+    time_s = np.arange(48_000 * 2) / 48_000
+    for seed in range(7):
+        noise = np.random.default_rng(seed).normal(0, 0.1, (time_s.size, 2))
+        tone = 0.3 * np.sin(2 * np.pi * 110 * (seed + 1) * time_s)
+        soundfile.write(folder / f"{seed}.flac", noise + tone[:, None], 48_000)
+    (folder / "broken.wav").write_bytes(b"RIFF nothing of the kind")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def sweep(local_head, music, tmp_path_factory):
+    """Run a sweep script as a job, on a storage root of this module's; return what it printed."""
+    storage = tmp_path_factory.mktemp("root")
+
+    def run(*arguments, script=SCRIPT, expect=0):
+        printed = []
+        fixed = ["--data", music, "--storage", storage, "--max-steps", STEPS]
+        texts = [str(each) for each in [*fixed, *arguments]]
+        status = submit(local_head, script, texts, working_dir=ROOT, write=printed.append)
+        assert status == expect, "".join(printed)
+        return "".join(printed)
+
+    run.storage = storage
+    return run
+
+
+@pytest.fixture(scope="module")
+def first_output(sweep):
+    return sweep("--trials", 3)
+
+
+def unshift(*arguments, cwd=None):
+    command = [Path(sys.executable).with_name("unshift"), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
+
+
+def leaderboard(sweep, name="lr_momentum"):
+    done = unshift("leaderboard", name, "--storage", sweep.storage, "--json")
+    return json.loads(done.stdout)
+
+
+def children(sweep, name="lr_momentum"):
+    client = MlflowClient(f"sqlite:///{sweep.storage / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name(name)
+    runs = client.search_runs([experiment.experiment_id], "tags.kind = 'trial'")
+    return {run.data.tags["fingerprint"]: run for run in runs}
+
+
+def test_a_sweep_shows_its_progress_its_leaderboard_and_what_to_do_next(sweep, first_output):
+    lines = first_output.splitlines()
+    assert any(line.split()[:3] == ["trial", "varied", "step"] for line in lines)
+    assert any("do nothing" in line for line in lines)
+    assert sum(line.startswith("  unshift ") for line in lines) == 2
+    (warning,) = [line for line in lines if "WARNING" in line]
+    assert "broken.wav" in warning
+
+
+def test_study_leaderboard_and_mlflow_tell_the_same(sweep, first_output):
+    trials = leaderboard(sweep)["trials"]
+    runs = children(sweep)
+    assert len(trials) == 3
+    assert {t["fingerprint"]: t["mlflow_run_id"] for t in trials} == {
+        name: run.info.run_id for name, run in runs.items()
+    }
+    for trial in trials:
+        tags = runs[trial["fingerprint"]].data.tags
+        assert (tags["outcome"], tags["rank"]) == (trial["outcome"], str(trial["rank"]))
+        value = runs[trial["fingerprint"]].data.metrics["value"]
+        assert value == pytest.approx(trial["value"], rel=1e-12)  # the database's own rounding
+
+
+def test_optuna_knows_stopped_from_finished_and_leaves_nothing_running(sweep, first_output):
+    storage = open_optuna(f"sqlite:///{sweep.storage / 'optuna.db'}")
+    study = optuna.load_study(study_name="lr_momentum", storage=storage)
+    told = {trial.user_attrs.get("fingerprint"): trial.state.name for trial in study.get_trials()}
+    expected = {"finished": "COMPLETE", "stopped": "PRUNED"}
+    for trial in leaderboard(sweep)["trials"]:
+        assert told[trial["fingerprint"]] == expected[trial["outcome"]]
+    assert "RUNNING" not in told.values()
+
+
+def test_a_finished_trial_has_its_record_journal_and_weights(sweep, first_output):
+    best = leaderboard(sweep)["trials"][0]
+    folder = sweep.storage / "trials" / best["fingerprint"]
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == list(range(1, STEPS + 1))
+    assert min(row["stft"] for row in rows) == best["value"]
+    assert {"config.json", "best.safetensors", "last.pt"} <= {p.name for p in folder.iterdir()}
+
+
+def test_the_best_trial_comes_out_the_same_without_ray_and_an_altered_loss_is_named(
+    sweep, first_output
+):
+    arguments = ["rerun", "best:lr_momentum", "--storage", sweep.storage, "--json"]
+    same = unshift(*arguments)
+    assert (same.returncode, json.loads(same.stdout)["same"]) == (0, True), same.stderr
+    assert json.loads(same.stdout)["rule"] == "exact"
+    best = leaderboard(sweep)["trials"][0]["fingerprint"]
+    journal = sweep.storage / "trials" / best / "metrics.jsonl"
+    rows = [json.loads(line) for line in journal.read_text().splitlines()]
+    original = journal.read_text()
+    rows[1]["train_loss"] *= 1.001
+    journal.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    different = unshift(*arguments)
+    journal.write_text(original)
+    found = json.loads(different.stdout)["first_difference"]
+    assert different.returncode == 3
+    assert (found["step"], found["field"]) == (2, "train_loss")
+
+
+def test_a_record_in_mlflow_serves_as_well_as_the_folder(sweep, first_output):
+    uri = f"sqlite:///{sweep.storage / 'mlflow.db'}"
+    done = unshift("rerun", "best:lr_momentum", "--tracking-uri", uri, "--json", "--steps", 2)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["reports"] == 2
+
+
+def test_the_same_command_again_keeps_what_is_done_and_adds_what_is_missing(sweep, first_output):
+    before = {run.info.run_id for run in children(sweep).values()}
+    journals = {p: p.read_bytes() for p in sweep.storage.glob("trials/*/metrics.jsonl")}
+    sweep("--trials", 4)
+    assert len(leaderboard(sweep)["trials"]) == 4
+    after = {run.info.run_id for run in children(sweep).values()}
+    assert before < after and len(after) == 4
+    assert all(path.read_bytes() == content for path, content in journals.items())
+
+
+def test_a_complete_sweep_is_not_run_again(sweep, first_output):
+    printed = sweep("--trials", 3)
+    assert "do nothing" in printed
+    assert not any(line.startswith("trial ") for line in printed.splitlines())
+
+
+def test_bad_trials_end_as_what_they_are_and_the_sweep_goes_on(sweep):
+    sweep("--trials", 5, script="tests/support/fragile_sweep.py")
+    trials = leaderboard(sweep, "fragile")["trials"]
+    outcomes = sorted(trial["outcome"] for trial in trials)
+    assert outcomes.count("diverged") == 1
+    assert outcomes.count("failed") == 2
+    errors = {trial["error"] for trial in trials if trial["outcome"] == "failed"}
+    assert any("optimizer.momentum=2.0; must be >= 0 and < 1" in error for error in errors)
+    assert any("device=cuda:99; must be one of" in error for error in errors)
+    told = {run.data.tags.get("error") for run in children(sweep, "fragile").values()}
+    assert errors <= told
+
+
+def test_wrong_input_is_one_line_in_a_job_too(sweep):
+    printed = sweep("--data", "/nowhere", expect=2)
+    assert "Traceback" not in printed
+    assert any("data.path=/nowhere; must be" in line for line in printed.splitlines())
+
+
+def test_an_interrupted_sweep_goes_on_where_it_was(local_head, music, tmp_path):
+    command = [sys.executable, SCRIPT, "--data", music, "--storage", tmp_path]
+    command = [str(each) for each in [*command, "--trials", 1, "--max-steps", 24]]
+    variables = {**os.environ, **local_head.client_environment}
+    driver = subprocess.Popen(
+        command, cwd=ROOT, env=variables, stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert _wait_for(lambda: list(tmp_path.glob("trials/*/last.pt")), seconds=120)
+    driver.send_signal(signal.SIGINT)
+    printed, _ = driver.communicate(timeout=60)
+    assert "trials that had not finished go on with the same command" in printed
+    (journal,) = tmp_path.glob("trials/*/metrics.jsonl")
+    before = journal.read_text()
+    steps_before = len(before.splitlines())
+    assert 0 < steps_before < 8
+    again = subprocess.run(
+        command, cwd=ROOT, env=variables, capture_output=True, text=True, check=True
+    )
+    assert "finished" in again.stdout
+    rows = [json.loads(line) for line in journal.read_text().splitlines()]
+    assert journal.read_text().startswith(before)
+    assert [row["step"] for row in rows] == list(range(3, 25, 3))
+    rerun = unshift("rerun", "best:lr_momentum", "--storage", tmp_path)
+    assert rerun.returncode == 0, rerun.stdout
+
+
+def _wait_for(condition, *, seconds):
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if condition():
+            return True
+        time.sleep(0.1)
+    return False
