@@ -8,7 +8,9 @@ from pathlib import Path
 import click
 
 from cluster import environment
-from cluster.local import INTERRUPTED, ClusterFailed, LocalHead, submit
+from cluster.job import INTERRUPTED, submit
+from cluster.local import LocalHead
+from cluster.ray_cli import ClusterFailed
 
 
 @click.command()

@@ -14,7 +14,7 @@ import pytest
 import soundfile
 from mlflow.tracking import MlflowClient
 
-from cluster.local import submit
+from cluster.job import submit
 from sweeps.engine.store import open_optuna
 
 ROOT = Path(__file__).parent.parent

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from cluster import local
-from cluster.local import ClusterFailed, LocalHead, submit
+from cluster import processes
+from cluster.job import submit
+from cluster.local import LocalHead
+from cluster.ray_cli import ClusterFailed
 
 pytestmark = pytest.mark.slow
 
@@ -108,14 +110,14 @@ def test_an_interrupt_stops_the_job_and_ends_its_head_alone(
         text=True,
     ) as launcher:
         assert launcher.stdout is not None and launcher.stdout.readline() == "ready\n"
-        family = local._members(launcher.pid)
+        family = processes._members(launcher.pid)
         names = {Path(f"/proc/{pid}/comm").read_text().strip() for pid in family}
         launcher.send_signal(signal.SIGINT)
         shown, notes = launcher.communicate(timeout=60)
     assert {"gcs_server", "raylet", "ray::IDLE"} <= names
     assert (launcher.returncode, shown, saved.read_text()) == (130, "saved\n", "saved")
     assert notes.endswith("Again: make sweep\n")
-    assert not family & dict(local._processes()).keys()
+    assert not family & dict(processes._processes()).keys()
     assert local_head.request("/api/version") is not None  # the other head lives on
 
 
@@ -125,7 +127,7 @@ def test_a_head_that_cannot_start_says_why_and_leaves_nothing() -> None:
         ClusterFailed, match=r"(?s)`ray start` ended with status 1.*must be nonnegative"
     ):
         head.__enter__()
-    assert head._process is not None and not local._members(head._process.pid)
+    assert head._process is not None and not processes._members(head._process.pid)
     assert not head._folder.exists()
 
 
