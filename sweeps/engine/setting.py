@@ -12,7 +12,9 @@ from optuna.study import Study
 
 from sweeps.engine.leaderboard import format_leaderboard, read_leaderboard
 from sweeps.engine.options import SweepOptions
+from sweeps.engine.placement import Machines, Placement, place
 from sweeps.engine.run import Sweep
+from sweeps.engine.stopping import build_stopper
 from sweeps.engine.store import Root, open_optuna, open_study
 from sweeps.engine.study import SweepPlan
 from trainer.config import SAMPLE_RATE_HZ, TrainConfig
@@ -26,20 +28,12 @@ _REPORTS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
-class Machines:
-    """What Ray has to place trials on."""
-
-    cpus: int
-    gpus: float
-
-
-@dataclass(frozen=True, kw_only=True)
 class Setting:
     """A sweep, resolved."""
 
     sweep: Sweep
     options: SweepOptions
-    machines: Machines
+    placement: Placement
     root: Root
     size: str
     data: DataSet
@@ -124,7 +118,7 @@ def prepare(
     setting = Setting(
         sweep=sweep,
         options=options,
-        machines=machines,
+        placement=place(options, machines),
         root=root,
         size=size,
         data=data,
@@ -172,11 +166,13 @@ def _introduction(setting: Setting, why: str) -> str:
     with torch.device("meta"):
         parameters = count_parameters(build_model(base.model))
     minutes = data.samples.size / SAMPLE_RATE_HZ / 60
+    rungs = build_stopper(base).rungs()
     batch_seconds = base.data.batch_size * base.data.clip_samples / SAMPLE_RATE_HZ
     return "\n".join(
         [
-            f"sweep {setting.sweep.name}: {setting.options.trials} trials of {base.steps} steps, "
-            f"each step {batch_seconds:.1f} s of audio",
+            f"sweep {setting.sweep.name}: {setting.options.trials} trials, {setting.placement}",
+            f"each {base.steps} steps of {batch_seconds:.1f} s of audio; ASHA stops the worse half "
+            f"at {' and '.join(map(str, rungs)) or 'no step'}",
             f"size {setting.size} ({why}): {base.model.family} net, "
             f"{parameters / 1e6:.1f} M parameters",
             f"data {base.data.path}: {minutes:.1f} min, {len(data.training)} recordings to train "

@@ -12,13 +12,18 @@ from typing import Any, cast
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
 
-from trainer.config import METRIC
+from trainer.config import METRIC, TrainConfig
 
 REDUCTION_FACTOR = 2
 """At each rung about the better half goes on."""
 
 RUNGS = 2
 """Rungs lie at 1/4 and 1/2 of the steps: the log's curves cross, so no earlier."""
+
+
+def build_stopper(config: TrainConfig) -> "SweepStopper":
+    """Build the scheduler for trials of a configuration's length."""
+    return SweepStopper(last_step=config.steps, report_every=config.report_every)
 
 
 class SweepStopper(AsyncHyperBandScheduler):

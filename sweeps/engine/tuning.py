@@ -17,18 +17,18 @@ from ray import tune
 
 from sweeps.engine.options import SweepOptions
 from sweeps.engine.outcomes import TrialRecord, rank
+from sweeps.engine.placement import Machines
 from sweeps.engine.progress import ProgressTable
 from sweeps.engine.recorder import Recorder
 from sweeps.engine.search import StudySearcher
-from sweeps.engine.setting import Machines, Setting
-from sweeps.engine.stopping import SweepStopper
+from sweeps.engine.setting import Setting
+from sweeps.engine.stopping import SweepStopper, build_stopper
 from sweeps.engine.store import keep_run_id
 from sweeps.engine.study import SweepStudy, read_records
 from sweeps.engine.tracking import TrackedSweep, Tracking
 from sweeps.engine.trial import TrialContext, run_trial
 from trainer.config import METRIC
 
-CPUS_PER_TRIAL = 1
 WORKER_DEATHS_FORGIVEN = 3
 
 
@@ -47,7 +47,8 @@ def run_trials(setting: Setting, study: Study, *, show: Callable[[str], None]) -
     """Train until the study has the trials asked for, or a signal asks to stop."""
     watcher = ProgressTable(study.user_attrs["do_nothing"][METRIC], show=show)
     sweep_study = SweepStudy(study, setting.plan, find_finished=_finder(setting, study))
-    stopper = _build_stopper(setting, sweep_study)
+    stopper = build_stopper(setting.base)
+    stopper.remember(sweep_study.curves())
     tracking = _open_tracking(setting, study)
     tracking.reconcile(sweep_study.settled(), setting.root.read_rows)
     recorder = Recorder(
@@ -78,14 +79,17 @@ def _tune(
     *,
     stop_file: Path,
 ) -> None:
-    resources = _resources_per_trial(setting)
+    placement = setting.placement
     context = TrialContext(
         trials_folder=setting.root.trials,
         stop_file=stop_file,
-        threads=CPUS_PER_TRIAL,
+        threads=placement.cpus,
         commit=setting.options.commit,
     )
-    trainable = tune.with_resources(tune.with_parameters(run_trial, context=context), resources)
+    trainable = tune.with_resources(
+        tune.with_parameters(run_trial, context=context),
+        {"cpu": placement.cpus, "gpu": placement.gpus},
+    )
     # Tune's own state is of no use: the study is what a sweep goes on from.
     scratch = tempfile.mkdtemp(prefix="ray-", dir=setting.root.path)
     try:
@@ -95,7 +99,7 @@ def _tune(
                 search_alg=searcher,
                 scheduler=stopper,
                 num_samples=setting.options.trials,
-                max_concurrent_trials=_slots(setting, resources),
+                max_concurrent_trials=placement.slots,
                 reuse_actors=True,
             ),
             run_config=tune.RunConfig(
@@ -108,29 +112,6 @@ def _tune(
         ).fit()
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-
-
-def _resources_per_trial(setting: Setting) -> dict[str, float]:
-    gpus = setting.options.gpus_per_trial
-    if gpus is None:
-        gpus = 1.0 if setting.machines.gpus else 0.0
-    if gpus > setting.machines.gpus:
-        there = f"at most {setting.machines.gpus:g}, the GPUs that are there"
-        raise ValueError(f"gpus-per-trial={gpus:g}; must be {there}")
-    return {"cpu": CPUS_PER_TRIAL, "gpu": gpus}
-
-
-def _slots(setting: Setting, resources: dict[str, float]) -> int:
-    fitting = setting.machines.cpus // CPUS_PER_TRIAL
-    if resources["gpu"]:
-        fitting = min(fitting, int(setting.machines.gpus / resources["gpu"]))
-    return max(1, min(fitting, setting.options.concurrency or fitting))
-
-
-def _build_stopper(setting: Setting, study: SweepStudy) -> SweepStopper:
-    stopper = SweepStopper(last_step=setting.base.steps, report_every=setting.base.report_every)
-    stopper.remember(study.curves())
-    return stopper
 
 
 def _open_tracking(setting: Setting, study: Study) -> Tracking:

@@ -1,0 +1,43 @@
+"""What a trial is placed on, and how many fit at once."""
+
+from dataclasses import dataclass
+
+from sweeps.engine.options import SweepOptions
+
+CPUS_PER_TRIAL = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machines:
+    """What Ray has to place trials on."""
+
+    cpus: int
+    gpus: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """What each trial gets, and how many run at once."""
+
+    cpus: int
+    gpus: float
+    slots: int
+
+    def __str__(self) -> str:
+        share = f"{self.gpus:g} GPU and " if self.gpus else ""
+        return f"{self.slots} at a time, each on {share}{self.cpus} CPU"
+
+
+def place(options: SweepOptions, machines: Machines) -> Placement:
+    """Decide on a placement. Raises ValueError when no trial would ever fit."""
+    gpus = options.gpus_per_trial
+    if gpus is None:
+        gpus = 1.0 if machines.gpus else 0.0
+    if gpus > machines.gpus:
+        allowed = f"at most {machines.gpus:g}, the GPUs that are there"
+        raise ValueError(f"gpus-per-trial={gpus:g}; must be {allowed}")
+    fitting = machines.cpus // CPUS_PER_TRIAL
+    if gpus:
+        fitting = min(fitting, int(machines.gpus / gpus))
+    slots = max(1, min(fitting, options.concurrency or fitting))
+    return Placement(cpus=CPUS_PER_TRIAL, gpus=gpus, slots=slots)
