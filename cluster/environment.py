@@ -11,6 +11,8 @@ QUIET: dict[str, str] = {
     "RAY_USAGE_STATS_ENABLED": "0",
     # MLflow would send an event for many calls, from its UI too.
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    # MLflow's UI would start seven processes to run jobs that nobody gives it.
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     # The convention for everything else; MLflow knows no value for it but "true".
     "DO_NOT_TRACK": "true",
     # Two lines about tables in a new database.

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from cluster.processes import ROOT, end_tree, signals_held
+from cluster.processes import end_tree, signals_held, start_tree
 from cluster.ray_cli import ClusterFailed, own_environment, ray_command, tail
 
 START_TIMEOUT_S = 120.0
@@ -112,15 +112,7 @@ class LocalHead:
         variables["DASHBOARD_METRIC_PORT"] = str(metrics_port)
         variables["TMPDIR"] = str(self._folder)  # where the dashboard leaves folders behind
         with (self._folder / "start.log").open("wb") as log:
-            return subprocess.Popen(
-                [sys.executable, "-I", "-S", "-c", ROOT, *command],
-                env=variables,
-                cwd=self._folder,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # a Ctrl-C in the terminal is for the launcher alone
-            )
+            return start_tree(command, env=variables, cwd=self._folder, output=log)
 
     def _write_token(self) -> dict[str, str]:
         self._token = secrets.token_hex(32)

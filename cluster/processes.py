@@ -8,9 +8,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 END_GRACE_S = 1.0
 """How long the processes of an ended head have to take their semaphores out of /dev/shm."""
@@ -18,7 +19,7 @@ END_GRACE_S = 1.0
 # The root of a head's processes. On Linux whatever loses its parent below it stays below it (36:
 # PR_SET_CHILD_SUBREAPER) and is reaped here: Ray waits for a stopped job until it is no zombie any
 # more. Should the launcher be killed, its group goes with it (1: PR_SET_PDEATHSIG).
-ROOT = """
+_ROOT = """
 import ctypes, os, signal, sys
 
 def prctl(*arguments):
@@ -37,6 +38,26 @@ while ended != ray_start:
     ended, status = os.wait()
 sys.exit(os.waitstatus_to_exitcode(status))
 """
+
+
+def start_tree(
+    command: Sequence[str],
+    *,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    output: IO[bytes] | None = None,
+) -> subprocess.Popen[bytes]:
+    """Start a command as the root of a tree, in a session of its own: a Ctrl-C in the terminal is
+    for this process alone."""
+    return subprocess.Popen(
+        [sys.executable, "-I", "-S", "-c", _ROOT, *command],
+        env=env,
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=None if output is None else subprocess.STDOUT,
+        start_new_session=True,
+    )
 
 
 def end_tree(root: subprocess.Popen[bytes]) -> None:

@@ -1,6 +1,7 @@
 """The `unshift` command. Ray, torch and MLflow are imported only by the commands that need them."""
 
 import json
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,6 +37,7 @@ def commands() -> None:
 def main() -> None:
     """Run the command line; what the user can put right is one line and exit status 2."""
     cluster.environment.apply()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C, in good order
     try:
         commands()
     except ValueError as error:

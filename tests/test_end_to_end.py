@@ -3,13 +3,16 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 
 import numpy as np
 import optuna
+import psutil
 import pytest
 import soundfile
 from mlflow.tracking import MlflowClient
@@ -161,6 +164,23 @@ def test_a_complete_sweep_is_not_run_again(sweep, first_output):
     assert not any(line.startswith("trial ") for line in printed.splitlines())
 
 
+def test_the_ui_answers_on_loopback_and_leaves_nothing_running(sweep, first_output):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    program = Path(sys.executable).with_name("unshift")
+    command = [program, "ui", "--storage", sweep.storage, "--port", str(port)]
+    ui = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    address = ui.stdout.readline().strip()
+    assert address.startswith(f"http://127.0.0.1:{port}/#/experiments/")
+    assert _wait_for(lambda: _answers(port), seconds=60)
+    family = psutil.Process(ui.pid).children(recursive=True)
+    ui.send_signal(signal.SIGTERM)
+    ui.communicate(timeout=30)
+    assert len(family) >= 2
+    assert not psutil.wait_procs(family, timeout=10)[1]
+
+
 def test_bad_trials_end_as_what_they_are_and_the_sweep_goes_on(sweep):
     sweep("--trials", 5, script="tests/support/fragile_sweep.py")
     trials = leaderboard(sweep, "fragile")["trials"]
@@ -204,6 +224,14 @@ def test_an_interrupted_sweep_goes_on_where_it_was(local_head, music, tmp_path):
     assert [row["step"] for row in rows] == list(range(3, 25, 3))
     rerun = unshift("rerun", "best:lr_momentum", "--storage", tmp_path)
     assert rerun.returncode == 0, rerun.stdout
+
+
+def _answers(port):
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5) as answer:
+            return answer.status == 200
+    except OSError:
+        return False
 
 
 def _wait_for(condition, *, seconds):

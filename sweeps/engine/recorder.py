@@ -123,6 +123,8 @@ class Recorder(tune.Callback):
     def _add_row(self, name: str, row: Row) -> None:
         step, value = int(row["step"]), float(row[METRIC])
         before = self._so_far[name]
+        if step <= before.step:
+            return  # told already: a worker that was revived tells its journal again
         record = TrialRecord(
             fingerprint=name,
             outcome="interrupted",

@@ -154,6 +154,7 @@ class _Writer:
         run_id = self._runs.get(fingerprint)
         if run_id is not None:
             self._connected.update_run(run_id, status="RUNNING")
+            self._connected.set_tag(run_id, "outcome", "running")
             return
         tags = {
             **self._sweep.tags,

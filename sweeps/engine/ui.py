@@ -1,11 +1,12 @@
 """MLflow's own UI, on the right store, at the address that shows a sweep sorted by validation."""
 
-import subprocess
 import sys
 from collections.abc import Callable
 from urllib.parse import quote
 
 from mlflow.tracking import MlflowClient
+
+from cluster.processes import end_tree, start_tree
 
 HOST = "127.0.0.1"
 
@@ -20,16 +21,17 @@ def serve(tracking_uri: str, sweep: str | None, *, port: int, show: Callable[[st
         show(f"{tracking_uri.rstrip('/')}/{path}")
         return
     show(f"http://{HOST}:{port}/{path}")
-    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", tracking_uri]
-    process = subprocess.Popen([*command, "--host", HOST, "--port", str(port)])
+    command = [sys.executable, "-m", "mlflow", "ui", "--workers", "1"]
+    command += ["--backend-store-uri", tracking_uri, "--host", HOST, "--port", str(port)]
+    process = start_tree(command)
     try:
         status = process.wait()
     except KeyboardInterrupt:
-        process.terminate()
-        process.wait()
         return
+    finally:
+        end_tree(process)
     if status:
-        raise ValueError(f"port={port}; must be one that is free: MLflow's UI ended at once")
+        raise ValueError(f"port={port}; must be one that is free: MLflow's UI ended by itself")
 
 
 def sorted_path(tracking_uri: str, sweep: str | None) -> str:
