@@ -11,8 +11,10 @@ BIN := .venv/bin
 READY := .venv/.ready
 SCRIPT ?= sweeps/lr_momentum.py
 
-settings = $(if $(filter-out demo,$(DATA)),DATA="$(DATA)") $(if $(MAX_STEPS),MAX_STEPS=$(MAX_STEPS))
-again = make sweep $(settings)
+# A value as one word of the shell, whatever is in it.
+quoted = '$(subst ','\'',$(1))'
+settings = $(if $(filter-out demo,$(DATA)),DATA=$(call quoted,$(DATA))) $(if $(MAX_STEPS),MAX_STEPS=$(MAX_STEPS))
+again = $(strip make sweep $(settings))
 
 .DEFAULT_GOAL := help
 .PHONY: help setup sweep test check lock
@@ -24,12 +26,12 @@ setup: $(READY)
 
 sweep: $(READY)
 	@$(BIN)/python -m cluster \
-		--resume-hint '`$(strip $(again) $(if $(TRIALS),TRIALS=$(TRIALS)))` goes on where this stopped.' \
+		--resume-hint $(call quoted,To go on where this stopped: $(strip $(again) $(if $(TRIALS),TRIALS=$(TRIALS)))) \
 		$(SCRIPT) -- \
-		--data "$(DATA)" $(if $(TRIALS),--trials "$(TRIALS)") \
-		$(if $(MAX_STEPS),--max-steps "$(MAX_STEPS)") \
-		--relative-to "$(CURDIR)" --unshift-command $(BIN)/unshift \
-		--again-command '$(strip $(again) TRIALS={trials})'
+		--data $(call quoted,$(DATA)) $(if $(TRIALS),--trials $(call quoted,$(TRIALS))) \
+		$(if $(MAX_STEPS),--max-steps $(call quoted,$(MAX_STEPS))) \
+		--relative-to $(call quoted,$(CURDIR)) --unshift-command $(BIN)/unshift \
+		--again-command $(call quoted,$(again) TRIALS={trials})
 
 test: $(READY)
 	$(BIN)/python -m pytest $(ARGS)

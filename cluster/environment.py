@@ -13,6 +13,9 @@ QUIET: dict[str, str] = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     # MLflow's UI would start seven processes to run jobs that nobody gives it.
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    # The background writer tries again by itself; MLflow would for minutes, at every single write.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     # The convention for everything else; MLflow knows no value for it but "true".
     "DO_NOT_TRACK": "true",
     # Two lines about tables in a new database.

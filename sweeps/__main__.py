@@ -12,6 +12,7 @@ import click
 import cluster.environment
 from cluster.commit import commit_of
 from sweeps.engine.options import storage_option
+from trainer.command_line import run_command
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -35,14 +36,10 @@ def commands() -> None:
 
 
 def main() -> None:
-    """Run the command line; what the user can put right is one line and exit status 2."""
+    """Run the command line."""
     cluster.environment.apply()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C, in good order
-    try:
-        commands()
-    except ValueError as error:
-        click.echo(f"Error: {error}", err=True)
-        sys.exit(2)
+    run_command(commands)
 
 
 @commands.command()
@@ -100,7 +97,7 @@ def ui(sweep: str | None, port: int, **places: Any) -> None:
     from sweeps.engine.ui import serve
 
     uri = places["tracking_uri"] or _root(places["storage"]).tracking_uri
-    serve(uri, sweep, port=port, show=click.echo)
+    serve(_database("tracking-uri", uri), sweep, port=port, show=click.echo)
 
 
 def _root(storage: str) -> "Root":
@@ -112,28 +109,38 @@ def _root(storage: str) -> "Root":
 def _find_study(sweep: str, root: "Root", study_storage: str | None) -> "Study":
     from sweeps.engine.store import find_study, open_optuna
 
-    return find_study(open_optuna(study_storage or root.study_url), sweep)
+    url = _database("study-storage", study_storage or root.study_url)
+    return find_study(open_optuna(url), sweep)
 
 
 def _find_record(trial: str, places: dict[str, Any]) -> tuple["Record", Sequence["Row"]]:
     from sweeps.engine.recorded import find_in_mlflow, find_on_disk
 
     if places["tracking_uri"] is not None:
-        return find_in_mlflow(trial, places["tracking_uri"])
+        return find_in_mlflow(trial, _database("tracking-uri", places["tracking_uri"]))
     root = _root(places["storage"])
-    return find_on_disk(trial, root, study_storage=places["study_storage"])
+    return find_on_disk(trial, root, study_url=places["study_storage"] or root.study_url)
+
+
+def _database(field: str, url: str) -> str:
+    from sweeps.engine.places import resolve_database
+
+    return resolve_database(field, url, relative_to=Path.cwd(), must_exist=True)
 
 
 def _config_here(record: "Record", places: dict[str, Any]) -> "TrainConfig":
     """Return a record's configuration with this machine's places in it."""
+    from sweeps.engine.places import resolve_path
+    from sweeps.engine.store import Root
     from trainer.config import TrainConfig
 
     fields = record.config.to_fields()
-    if places["data"] is not None:
-        is_demo = places["data"] == "demo"
-        fields["data.path"] = "demo" if is_demo else str(Path(places["data"]).expanduser())
+    if (data := places["data"]) is not None:
+        path = data if data == "demo" else resolve_path("data", data, relative_to=Path.cwd())
+        fields["data.path"] = str(path)
     fields["data.fingerprint"] = record.data_fingerprint
-    fields["data.cache"] = str(Path(places["storage"]).expanduser() / "cache")
+    storage = Root.open(places["storage"], relative_to=Path.cwd(), create=True)
+    fields["data.cache"] = str(storage.cache)
     fields["device"] = places["device"]
     return TrainConfig.from_fields(fields)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from trainer.command_line import run_command
 from trainer.config import METRIC, SAMPLE_RATE_HZ, TrainConfig
 from trainer.sizes import SIZES, default_size
 
@@ -22,12 +23,9 @@ def main(
     """Train one net once, and show its validation beside do-nothing's score."""
     if resume and out is None:
         raise click.UsageError("--resume needs --out, the folder that holds the checkpoint")
-    try:
-        chosen = size or _default_size()
-        fields = {**SIZES[chosen], "data.path": data, **parse_settings(settings)}
-        _train_and_show(TrainConfig.from_fields(fields), out, resume=resume)
-    except ValueError as error:
-        raise click.UsageError(str(error)) from error
+    chosen = size or _default_size()
+    fields = {**SIZES[chosen], "data.path": data, **parse_settings(settings)}
+    _train_and_show(TrainConfig.from_fields(fields), out, resume=resume)
 
 
 def parse_settings(settings: tuple[str, ...]) -> dict[str, object]:
@@ -81,4 +79,4 @@ def _train_and_show(config: TrainConfig, out: Path | None, *, resume: bool) -> N
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -215,10 +215,10 @@ class TrainConfig:
         """Return every dotted field with its resolved value, in JSON's types."""
         return dict(_leaf_values(self, prefix=""))
 
-    def fingerprint(self, data_fingerprint: str) -> str:
+    def fingerprint(self, data_fingerprint: str, *, revision: int = TRAINER_REVISION) -> str:
         """Return the trial's name, 16 hex digits: a hash of all that changes its result."""
         relevant = {k: v for k, v in self.to_fields().items() if k not in _IRRELEVANT_TO_RESULT}
-        identity = [TRAINER_REVISION, data_fingerprint, relevant]
+        identity = [revision, data_fingerprint, relevant]
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 Row = dict[str, Any]
 """Names to numbers; `train_losses` to the loss of each step since the row before."""
@@ -42,12 +42,29 @@ class Journal:
 
 
 def read_journal(folder: Path) -> list[Row]:
-    """Return the rows of a trial's folder; a half-written last line is not one yet."""
+    """Return the rows of a trial's folder; a half-written last line is not one yet.
+
+    Raises ValueError naming the file and the line when one is damaged.
+    """
     path = folder / FILE_NAME
     if not path.is_file():
         return []
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    lines = path.read_bytes().splitlines(keepends=True)
+    whole = [line for line in lines if line.endswith(b"\n")]
+    return [_parse(line, source=f"{path}, line {n}") for n, line in enumerate(whole, start=1)]
+
+
+def _parse(line: bytes, *, source: str) -> Row:
+    try:
+        row = json.loads(line)
+        numbers = [value for name, value in row.items() if name != "train_losses"]
+        numbers += row.get("train_losses", [])
+        is_row = type(row["step"]) is int and all(type(n) in (int, float) for n in numbers)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"journal={source}; must be a row of numbers with a step") from error
+    if not is_row:
+        raise ValueError(f"journal={source}; must be a row of numbers with a step")
+    return cast("Row", row)
 
 
 def _line(row: Row) -> str:

@@ -62,11 +62,13 @@ def log_spectral_distance_db(estimate: Tensor, target: Tensor, cutoff: Tensor) -
     meaned over time. `cutoff` [batch] is the share of nyquist that counts, for up-shifted clips.
     """
     _check_shapes(estimate, target)
-    squared = (_log_power_db(estimate) - _log_power_db(target)).square()  # [B, bin, frame]
-    position = torch.linspace(0, 1, squared.shape[1], device=squared.device)
-    counts = (position[None, :] <= cutoff[:, None]).to(squared.dtype)  # [B, bin]
-    mean = (squared * counts[:, :, None]).sum(1) / counts.sum(1, keepdim=True)
-    return mean.sqrt().mean(1)
+    difference = _log_power_db(estimate) - _log_power_db(target)  # [B, bin, frame]
+    position = torch.linspace(0, 1, difference.shape[1], device=difference.device)
+    counts = (position[None, :] <= cutoff[:, None]).to(difference.dtype)  # [B, bin]
+    # A norm and no square root: its gradient is finite where the difference is zero.
+    root = (difference * counts[:, :, None]).norm(dim=1) / counts.sum(1, keepdim=True).sqrt()
+    distance: Tensor = root.mean(1)
+    return distance
 
 
 def si_sdr_db(estimate: Tensor, target: Tensor) -> Tensor:

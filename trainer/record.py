@@ -11,6 +11,11 @@ FILE_NAME = "config.json"
 
 Environment = dict[str, object]
 
+ENVIRONMENT_KEYS = frozenset(
+    {"device_kind", "device_name", "threads", "python", "platform", "versions"}
+)
+"""What must be equal for a trial to repeat to the last bit."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
@@ -19,14 +24,14 @@ class Record:
     config: TrainConfig
     data_fingerprint: str
     commit: str
-    environments: tuple[Environment, ...]
+    environments: tuple[Environment, ...] = ()
     """One for each machine it ran on in turn, with the step it took over at (`from_step`)."""
     trainer_revision: int = TRAINER_REVISION
 
     @property
     def fingerprint(self) -> str:
         """Return the trial's name."""
-        return self.config.fingerprint(self.data_fingerprint)
+        return self.config.fingerprint(self.data_fingerprint, revision=self.trainer_revision)
 
     def to_text(self) -> str:
         """Return the content of its file."""
@@ -45,6 +50,7 @@ class Record:
         """Read the content of a file. Raises ValueError naming the `source` when it is damaged."""
         try:
             content = json.loads(text)
+            _check_environments(content["environments"])
             return cls(
                 config=TrainConfig.from_fields(content["config"]),
                 data_fingerprint=content["data_fingerprint"],
@@ -52,8 +58,16 @@ class Record:
                 environments=tuple(content["environments"]),
                 trainer_revision=content["trainer_revision"],
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"record={source}; must be a trial's {FILE_NAME}: {error}") from error
+
+
+def _check_environments(environments: list[Environment]) -> None:
+    for place in environments:
+        if not ENVIRONMENT_KEYS <= place.keys() or int(str(place["threads"])) < 1:
+            raise ValueError(
+                f"each of environments must have {', '.join(sorted(ENVIRONMENT_KEYS))}"
+            )
 
 
 def keep_record(folder: Path, record: Record, *, step: int) -> None:
@@ -80,4 +94,8 @@ def read_record(folder: Path) -> Record:
     path = folder / FILE_NAME
     if not path.is_file():
         raise ValueError(f"record={path}; must be a trial's {FILE_NAME}, and there is none")
-    return Record.from_text(path.read_text(encoding="utf-8"), source=path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except ValueError as error:
+        raise ValueError(f"record={path}; must be text in UTF-8") from error
+    return Record.from_text(text, source=path)

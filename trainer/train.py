@@ -63,7 +63,7 @@ def train(
                 if run.is_report_due:
                     row = run.validate()
                     run.keep(row)
-                    report(row)
+                    report(dict(row))
                 if should_stop() and not run.is_complete:
                     run.save()
                     return _result(run, "interrupted", "asked to stop")

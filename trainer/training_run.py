@@ -36,7 +36,8 @@ class Interval:
 
     losses: list[float] = field(default_factory=list)
     grad_norms: list[float] = field(default_factory=list)
-    started_s: float = field(default_factory=time.perf_counter)
+    busy_s: float = 0.0
+    """Time spent training: reports and checkpoints are not in it, nor is waiting for data."""
     steps_timed: int = 0
     waited_before_s: float = 0.0
 
@@ -113,27 +114,26 @@ class TrainingRun:
     def update(self, clips: np.ndarray, shifts: np.ndarray) -> None:
         """Train one step on clips [batch, sample] with a shift in semitones each, [batch].
 
-        Raises Diverged when the loss or its gradient is not finite; the weights then stay.
+        Raises Diverged when the loss or its gradient is not finite.
         """
+        started_s = time.perf_counter()
         clean = torch.from_numpy(clips).to(self._device, non_blocking=True)
         semitones = torch.from_numpy(shifts)
         with torch.no_grad():
             damaged = damage_clips(clean, semitones)
             target = low_pass_targets(clean, semitones)
-        with self._autocast():
-            estimate = self._forward(damaged)
-        loss = stft_distance(estimate.float(), target).mean()
+        loss = stft_distance(self._restore(damaged), target).mean()
         loss.backward()  # type: ignore[no-untyped-call]
         grad_norm = self._optimizer.step().item()
         self.step += 1
         self._note(loss.item(), grad_norm)
+        self._interval.busy_s += time.perf_counter() - started_s
 
     def validate(self) -> Row:
         """Return the row of this step. Raises Diverged when the metric is not finite."""
         row = self._training_part()
         self._model.eval()
-        with self._autocast():
-            scores = evaluate(self._forward, self._validation)
+        scores = evaluate(self._restore, self._validation)
         self._model.train()
         if not math.isfinite(scores[METRIC]):
             raise Diverged(f"validation {METRIC}={scores[METRIC]} at step {self.step}")
@@ -210,8 +210,8 @@ class TrainingRun:
 
     def _training_part(self) -> Row:
         interval = self._interval
-        elapsed_s = time.perf_counter() - interval.started_s
         waited_s = self._fetched.wait_seconds - interval.waited_before_s
+        elapsed_s = interval.busy_s + waited_s
         norms = np.asarray(interval.grad_norms)
         return {
             "step": self.step,
@@ -224,6 +224,12 @@ class TrainingRun:
             "steps_per_second": interval.steps_timed / elapsed_s,
             "data_wait_share": waited_s / elapsed_s,
         }
+
+    def _restore(self, damaged: Tensor) -> Tensor:
+        """Return what the net makes of damaged clips; only the net itself is ever in bfloat16."""
+        with self._autocast():
+            estimate: Tensor = self._forward(damaged)
+        return estimate.float()
 
     def _autocast(self) -> AbstractContextManager[object]:
         if self._config.precision == "bf16":

@@ -7,18 +7,19 @@ from tabulate import tabulate
 
 from sweeps.engine.outcomes import TrialRecord, gain_percent, rank
 from sweeps.engine.progress import format_number, format_varied
-from sweeps.engine.store import read_run_ids
+from sweeps.engine.store import read_facts, read_run_ids
 from sweeps.engine.study import read_records
 from trainer.config import METRIC
 
 
 def read_leaderboard(study: Study) -> dict[str, Any]:
     """Return a study's leaderboard as the contract of `leaderboard --json` has it."""
-    do_nothing = study.user_attrs["do_nothing"][METRIC]
+    facts = read_facts(study)
+    do_nothing = facts["do_nothing"][METRIC]
     run_ids = read_run_ids(study)
     ranked = rank(read_records(study))
     return {
-        "sweep": study.user_attrs["sweep"],
+        "sweep": facts["sweep"],
         "study": study.study_name,
         "metric": METRIC,
         "do_nothing": do_nothing,

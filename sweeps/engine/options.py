@@ -43,8 +43,8 @@ class SweepOptions:
     unshift_command: str
     again_command: str
     """What a user types to go on, with {trials} for the number of trials."""
-    storage_is_implied: bool = True
-    """Whether other commands find the same storage without being told."""
+    told_places: str
+    """The options by which other commands find the same storage, as they were typed."""
 
 
 def sweep_options(function: _Function) -> _Function:

@@ -24,7 +24,7 @@ class ProgressTable:
 
     def ended(self, record: TrialRecord) -> None:
         """Show how a trial ended, with its best validation."""
-        note = f": {record.error}" if record.outcome not in ("finished", "stopped") else ""
+        note = f": {record.error}" if record.error and record.outcome != "stopped" else ""
         source = f" (taken over from {record.taken_over_from})" if record.taken_over_from else ""
         self._line(record, record.value, record.outcome + note + source)
 

@@ -4,7 +4,7 @@ Tune calls back here for every report and every end, with the result that stoppe
 error that ended it, which its searchers do not get to see.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,6 +14,7 @@ from ray.tune.experiment import Trial
 
 from sweeps.engine.outcomes import TrialRecord
 from sweeps.engine.stopping import SweepStopper
+from sweeps.engine.store import Root
 from sweeps.engine.study import Suggestion, SweepStudy
 from sweeps.engine.tracking import Tracking
 from trainer.config import METRIC
@@ -42,15 +43,15 @@ class Recorder(tune.Callback):
         tracking: Tracking,
         watcher: Watcher,
         *,
-        read_rows: Callable[[str], list[Row]],
-        on_finished: Callable[[TrialRecord], None],
+        root: Root,
+        commit: str,
     ) -> None:
         self._study = study
         self._stopper = stopper
         self._tracking = tracking
         self._watcher = watcher
-        self._read_rows = read_rows
-        self._on_finished = on_finished
+        self._root = root
+        self._commit = commit
         self._suggestions: dict[str, Suggestion] = {}
         self._so_far: dict[str, TrialRecord] = {}
 
@@ -68,12 +69,26 @@ class Recorder(tune.Callback):
             params=suggestion.fields,
             parameters=_count_parameters(suggestion),
         )
-        self._tracking.start_trial(name, suggestion.fields)
+        record = Record(
+            config=suggestion.config,
+            data_fingerprint=suggestion.config.data.fingerprint or "",
+            commit=self._commit,
+        )
+        self._tracking.start_trial(name, suggestion.fields, record.to_text())
+
+    def catch_up(self, records: Iterable[TrialRecord]) -> None:
+        """Write to MLflow what an earlier driver did not come to write of ended trials."""
+        for record in records:
+            self._tracking.write_whole(
+                record,
+                rows=self._root.read_rows(record.fingerprint),
+                config=self._root.read_record_text(record.fingerprint),
+            )
 
     def note_untrained(self, records: Iterable[TrialRecord]) -> None:
         """Enter trials that the study settled by itself."""
         for record in records:
-            self._tracking.reconcile([record], self._read_rows)
+            self.catch_up([record])
             self._watcher.ended(record)
 
     def on_trial_result(
@@ -82,7 +97,11 @@ class Recorder(tune.Callback):
         """Note where a trial runs, or a row of its journal."""
         name = trial.config["fingerprint"]
         if "started" in result:
-            self._describe(name, result["started"])
+            here = result["started"]
+            tags = {"device": here["device_name"], "device_kind": here["device_kind"]}
+            self._tracking.describe_trial(
+                name, tags | {"python": here["python"]} | here["versions"]
+            )
         if "row" in result:
             self._add_row(name, result["row"])
 
@@ -104,21 +123,9 @@ class Recorder(tune.Callback):
         text = Path(trial.error_file).read_text(encoding="utf-8") if trial.error_file else ""
         lines = [line for line in text.splitlines() if line.strip()]
         last = lines[-1] if lines else "no word from it"
-        ending = {"outcome": "failed", "error": f"its worker died: {last}", "traceback": text}
+        outcome = "out_of_memory" if "OutOfMemoryError" in text else "failed"
+        ending = {"outcome": outcome, "error": f"its worker died: {last}", "traceback": text}
         self._settle(trial.config["fingerprint"], ending)
-
-    def _describe(self, name: str, environment: dict[str, Any]) -> None:
-        suggestion = self._suggestions[name]
-        record = Record(
-            config=suggestion.config,
-            data_fingerprint=suggestion.config.data.fingerprint or "",
-            commit=environment["commit"],
-            environments=(environment["here"] | {"from_step": 0},),
-        )
-        here = environment["here"]
-        tags = {"device": here["device_name"], "device_kind": here["device_kind"]}
-        tags |= {"python": here["python"], **here["versions"]}
-        self._tracking.describe_trial(name, tags, record.to_text())
 
     def _add_row(self, name: str, row: Row) -> None:
         step, value = int(row["step"]), float(row[METRIC])
@@ -134,11 +141,11 @@ class Recorder(tune.Callback):
             value=value if before.value is None else min(value, before.value),
             last_value=value,
             seconds=float(row["seconds"]),
-            peak_memory_bytes=int(row["peak_memory_bytes"]),
+            peak_memory_bytes=max(before.peak_memory_bytes or 0, row["peak_memory_bytes"]),
         )
         self._so_far[name] = record
         self._study.report(name, step=step, value=value)
-        self._tracking.add_rows(name, [row])
+        self._tracking.add_row(name, row)
         self._watcher.row(record, row)
 
     def _settle(self, name: str, ending: dict[str, Any]) -> None:
@@ -146,10 +153,14 @@ class Recorder(tune.Callback):
         content["error"] = ending.get("error", "")
         content["step"] = max(content["step"], ending.get("step", 0))
         record = TrialRecord.from_json(content)
-        self._study.settle(record)
-        self._tracking.end_trial(record, ending.get("traceback", ""))
         if record.outcome == "finished":
-            self._on_finished(record)
+            self._root.keep_outcome(record, study=self._study.name)
+        self._study.settle(record)
+        self._tracking.end_trial(
+            record,
+            config=self._root.read_record_text(name),
+            error_text=ending.get("traceback", ""),
+        )
         self._watcher.ended(record)
 
 

@@ -1,5 +1,6 @@
 """Train a recorded trial again, here and without Ray, and say whether it came out the same."""
 
+import itertools
 import math
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
@@ -12,7 +13,7 @@ import torch
 from trainer.config import TRAINER_REVISION, TrainConfig
 from trainer.device import describe_environment, resolve_device
 from trainer.journal import MEASURED_ONLY, Row
-from trainer.record import Record
+from trainer.record import ENVIRONMENT_KEYS, Record
 from trainer.train import StopTraining, train
 
 _TOLERANCE_PER_STEP = 1e-4
@@ -95,7 +96,8 @@ def rerun(
         if int(row["step"]) >= last:
             raise StopTraining("all that was recorded has been trained again")
 
-    torch.set_num_threads(int(record.environments[0]["threads"]))  # type: ignore[call-overload]
+    if record.environments:
+        torch.set_num_threads(int(str(record.environments[0]["threads"])))
     rule = _choose_rule(record, config)
     with tempfile.TemporaryDirectory(prefix="unshift-rerun-") as folder:
         result = train(config, report=keep, folder=Path(folder), commit=commit)
@@ -144,16 +146,13 @@ def _values(
     row: Row, other: Row, *, before: int
 ) -> Iterable[tuple[int, str, float | None, float | None]]:
     """Yield (step, field, recorded, here): each step's training loss first, then the report."""
-    losses, others = row.get("train_losses", []), other.get("train_losses", [])
-    assert isinstance(losses, list) and isinstance(others, list)
-    for index, loss in enumerate(losses):
-        now = others[index] if index < len(others) else None
-        yield before + index + 1, "train_losses", loss, now
-    step = int(row["step"])
+    if "train_losses" in row:  # MLflow's records have none
+        losses = itertools.zip_longest(row["train_losses"], other.get("train_losses", []))
+        for step, (was, now) in enumerate(losses, start=before + 1):
+            yield step, "train_losses", was, now
     for field, was in row.items():
-        if field not in MEASURED_ONLY and not isinstance(was, list):
-            now = other.get(field)
-            yield step, field, was, now if not isinstance(now, list) else None
+        if field not in MEASURED_ONLY | {"train_losses"}:
+            yield row["step"], field, was, other.get(field)
 
 
 def _step_before(rows: Sequence[Row], index: int) -> int:
@@ -168,8 +167,10 @@ def _is_same(was: float | None, now: float | None, tolerance: float) -> bool:
 
 def _choose_rule(record: Record, config: TrainConfig) -> Rule:
     here = describe_environment(resolve_device(config.device))
+    if not record.environments:
+        return Rule(is_exact=False, why="the record does not say where it ran")
     for there in record.environments:
-        for name in ("device_kind", "device_name", "threads", "platform", "versions", "python"):
+        for name in sorted(ENVIRONMENT_KEYS):
             if there[name] != here[name]:
                 return Rule(is_exact=False, why=f"{name} was {there[name]}, is {here[name]} here")
     return Rule(is_exact=True, why="same device, versions and thread count")

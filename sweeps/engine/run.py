@@ -1,8 +1,9 @@
 """A sweep, from the command line to the leaderboard."""
 
 import logging
+import shlex
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from click.core import ParameterSource
 import cluster.environment
 from sweeps.engine.options import SweepOptions, sweep_options
 from sweeps.engine.study import Space
+from trainer.command_line import run_command
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,14 +41,16 @@ def main(sweep: Sweep) -> None:
     @sweep_options
     @click.pass_context
     def command(context: click.Context, /, **values: Any) -> None:
-        told = context.get_parameter_source("storage") == ParameterSource.COMMANDLINE
-        try:
-            options = SweepOptions(**values, storage_is_implied=not told)
-            run_sweep(sweep, options, show=click.echo)
-        except ValueError as error:
-            raise click.UsageError(str(error)) from error
+        typed = {
+            name: value
+            for name, value in values.items()
+            if context.get_parameter_source(name) == ParameterSource.COMMANDLINE
+        }
+        values["told_places"] = _as_typed(typed, _PLACES)
+        values["again_command"] = values["again_command"] or _again(typed)
+        run_sweep(sweep, SweepOptions(**values), show=click.echo)
 
-    command()
+    run_command(command)
 
 
 def run_sweep(sweep: Sweep, options: SweepOptions, *, show: Callable[[str], None]) -> None:
@@ -55,14 +59,29 @@ def run_sweep(sweep: Sweep, options: SweepOptions, *, show: Callable[[str], None
     Raises ValueError for what the user can put right.
     """
     # Imported here so that --help and a wrong option answer at once.
-    from sweeps.engine.setting import hold_sweep, prepare
+    from sweeps.engine.setting import hold_sweep, open_inputs, resolve
     from sweeps.engine.tuning import connect, run_trials
 
-    with connect(options) as machines:
-        setting = prepare(sweep, options, machines, show=show)
+    inputs = open_inputs(options)
+    with connect() as machines:
+        setting = resolve(sweep, options, inputs, machines, show=show)
         if options.dry_run:
             return
         with hold_sweep(setting):
             study = setting.open_study()
             run_trials(setting, study, show=show)
         show(setting.summary(study))
+
+
+_PLACES = ("storage", "study_storage", "tracking_uri")
+
+
+def _again(typed: Mapping[str, object]) -> str:
+    """Return this command as it was typed, with {trials} for the number of trials."""
+    others = [name for name in typed if name not in ("trials", "dry_run")]
+    return f"python {shlex.quote(sys.argv[0])}{_as_typed(typed, others)} --trials {{trials}}"
+
+
+def _as_typed(typed: Mapping[str, object], names: Iterable[str]) -> str:
+    given = [(name, str(typed[name])) for name in names if name in typed]
+    return "".join(f" --{name.replace('_', '-')} {shlex.quote(value)}" for name, value in given)

@@ -3,19 +3,19 @@
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from optuna.study import Study
 
 from sweeps.engine.leaderboard import format_leaderboard, read_leaderboard
+from sweeps.engine.mlflow_runs import check_store
 from sweeps.engine.options import SweepOptions
 from sweeps.engine.placement import Machines, Placement, place
+from sweeps.engine.places import resolve_database, resolve_path
 from sweeps.engine.run import Sweep
 from sweeps.engine.stopping import build_stopper
-from sweeps.engine.store import Root, open_optuna, open_study
+from sweeps.engine.store import Facts, Root, open_optuna, open_study
 from sweeps.engine.study import SweepPlan
 from trainer.config import SAMPLE_RATE_HZ, TrainConfig
 from trainer.data import DataSet, open_data
@@ -34,12 +34,21 @@ class Setting:
     sweep: Sweep
     options: SweepOptions
     placement: Placement
-    root: Root
+    inputs: "Inputs"
     size: str
-    data: DataSet
     fields: Mapping[str, object]
     """What all trials share where it is not the trainer's default. Unresolved, because a default
     may derive from what a trial varies."""
+
+    @property
+    def root(self) -> Root:
+        """Return where everything is kept."""
+        return self.inputs.root
+
+    @property
+    def data(self) -> DataSet:
+        """Return the recordings."""
+        return self.inputs.data
 
     @property
     def base(self) -> TrainConfig:
@@ -50,11 +59,6 @@ class Setting:
     def key(self) -> str:
         """Return 8 hex digits for all that must be equal for trials to be compared."""
         return self.base.fingerprint(self.data.fingerprint)[:8]
-
-    @property
-    def tracking_uri(self) -> str:
-        """Return where MLflow writes."""
-        return self.options.tracking_uri or self.root.tracking_uri
 
     @property
     def plan(self) -> SweepPlan:
@@ -70,59 +74,87 @@ class Setting:
 
     def open_study(self) -> Study:
         """Open this setting's study, with do-nothing's score measured if it is new."""
-        storage = open_optuna(self.options.study_storage or self.root.study_url)
-        facts: dict[str, Any] = {
-            "size": self.size,
-            "data_path": self.base.data.path,
-            "data_fingerprint": self.data.fingerprint,
-            "fields": dict(self.fields),
-        }
-        study = open_study(storage, self.sweep.name, self.key, facts)
-        if "do_nothing" not in study.user_attrs:
-            study.set_user_attr("do_nothing", self._score_do_nothing())
-        return study
+        with self.root.hold("studies", timeout_s=600):
+            storage = open_optuna(self.inputs.study_url)
+            return open_study(storage, self.sweep.name, self.key, self._make_facts)
 
     def summary(self, study: Study) -> str:
         """Return the leaderboard and what a user would type next."""
         options = self.options
-        command = options.unshift_command
-        where = "" if options.storage_is_implied else f" --storage {self.root.path}"
-        again = options.again_command or f"python sweeps/{self.sweep.name}.py --trials {{trials}}"
-        lines = [
-            "",
-            format_leaderboard(read_leaderboard(study)),
-            "",
-            "Next:",
-            f"  {command} ui{where}    # curves and configurations in MLflow",
-            f"  {command} rerun best:{study.study_name}{where}    # the best trial again, here",
-            f"  {again.format(trials=2 * options.trials)}    # go on, to twice as many trials",
+        command, places = options.unshift_command, options.told_places
+        again = options.again_command.replace("{trials}", str(2 * options.trials))
+        steps = [
+            (f"{command} ui{places}", "curves and configurations in MLflow"),
+            (f"{command} rerun best:{study.study_name}{places}", "the best trial again, here"),
+            (again, "go on, to twice as many trials"),
         ]
-        return "\n".join(lines)
+        width = max(len(typed) for typed, _ in steps)
+        next_steps = [f"  {typed:<{width}}  # {why}" for typed, why in steps]
+        board = format_leaderboard(read_leaderboard(study))
+        return "\n".join(["", board, "", "Next:", *next_steps])
 
-    def _score_do_nothing(self) -> dict[str, float]:
+    def _make_facts(self) -> Facts:
         clips = ValidationSet.build(self.data, self.base.validation, torch.device("cpu"))
-        return score_do_nothing(clips)
+        return {
+            "size": self.size,
+            "data_path": self.base.data.path,
+            "data_fingerprint": self.data.fingerprint,
+            "fields": dict(self.fields),
+            "do_nothing": score_do_nothing(clips),
+        }
 
 
-def prepare(
-    sweep: Sweep, options: SweepOptions, machines: Machines, *, show: Callable[[str], None]
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """What a sweep reads and where it writes, looked at before any machine is asked for."""
+
+    root: Root
+    path: str
+    """Of the recordings: absolute, or `demo`."""
+    data: DataSet
+    study_url: str
+    tracking_uri: str
+
+
+def open_inputs(options: SweepOptions) -> Inputs:
+    """Open stores and storage root, decode the recordings. Raises ValueError for what is wrong."""
+    here = options.relative_to
+    root = Root.open(options.storage, relative_to=here, create=True)
+    study_url, tracking_uri = (
+        resolve_database(field, url, relative_to=here, must_exist=False)
+        for field, url in (
+            ("study-storage", options.study_storage or root.study_url),
+            ("tracking-uri", options.tracking_uri or root.tracking_uri),
+        )
+    )
+    if options.tracking_uri is not None:
+        check_store(tracking_uri)
+    path = options.data
+    if path != "demo":
+        path = str(resolve_path("data", path, relative_to=here))
+    data = open_data(path, root.cache)
+    return Inputs(root=root, path=path, data=data, study_url=study_url, tracking_uri=tracking_uri)
+
+
+def resolve(
+    sweep: Sweep,
+    options: SweepOptions,
+    inputs: Inputs,
+    machines: Machines,
+    *,
+    show: Callable[[str], None],
 ) -> Setting:
-    """Resolve the options, decode the recordings, and say what will run."""
-    root = Root.open(options.storage, relative_to=options.relative_to, create=True)
+    """Decide on the size and the placement, and say what will run."""
     size, why = options.size, "as asked"
     if size is None:
         size, why = default_size(has_gpu=machines.gpus > 0)
-    fields = _shared_fields(options, root, size)
-    base = TrainConfig.from_fields(fields)
-    data = open_data(base.data.path, base.data.cache)
     setting = Setting(
         sweep=sweep,
         options=options,
         placement=place(options, machines),
-        root=root,
+        inputs=inputs,
         size=size,
-        data=data,
-        fields={**fields, "data.fingerprint": data.fingerprint},
+        fields=_shared_fields(options, inputs, size),
     )
     show(_introduction(setting, why))
     return setting
@@ -131,29 +163,24 @@ def prepare(
 @contextlib.contextmanager
 def hold_sweep(setting: Setting) -> Iterator[None]:
     """Keep other drivers of the same sweep away. Raises ValueError when there is one."""
-    folder = setting.root.path / "locks"
-    folder.mkdir(exist_ok=True)
-    lock = FileLock(folder / f"{setting.sweep.name}@{setting.key}.lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise ValueError(
-            f"sweep={setting.sweep.name} is running already in {setting.root.path}; "
-            "must be run by one driver at a time"
-        ) from error
-    try:
+    name = setting.sweep.name
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(setting.root.hold(f"{name}@{setting.key}", timeout_s=0))
+        except Timeout as error:
+            raise ValueError(
+                f"sweep={name} is running already in {setting.root.path}; "
+                "must be run by one driver at a time"
+            ) from error
         yield
-    finally:
-        lock.release()
 
 
-def _shared_fields(options: SweepOptions, root: Root, size: str) -> dict[str, object]:
+def _shared_fields(options: SweepOptions, inputs: Inputs, size: str) -> dict[str, object]:
     fields = dict(SIZES[size])
     fields["seed"] = options.seed
-    fields["data.cache"] = str(root.cache)
-    is_demo = options.data == "demo"
-    path = options.relative_to / Path(options.data).expanduser()
-    fields["data.path"] = options.data if is_demo else str(path.resolve())
+    fields["data.path"] = inputs.path
+    fields["data.fingerprint"] = inputs.data.fingerprint
+    fields["data.cache"] = str(inputs.root.cache)
     if options.max_steps is not None:
         usual = TrainConfig.from_fields(fields).report_every
         fields["steps"] = options.max_steps

@@ -30,7 +30,7 @@ class SweepStopper(AsyncHyperBandScheduler):
     """ASHA on validation by step, knowing trials by fingerprint across restarts."""
 
     def __init__(self, *, last_step: int, report_every: int) -> None:
-        """Place the rungs where reports fall, the last one at least one report before the end."""
+        """Place the rungs; a trial is judged at its first report at or after one."""
         first = max(report_every, last_step // REDUCTION_FACTOR**RUNGS)
         super().__init__(
             time_attr="step",

@@ -5,23 +5,37 @@ on other recordings, of another size, length or seed cannot be compared: each su
 own, and the name alone means the one that ran last.
 """
 
+import contextlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import optuna
+from filelock import FileLock
 from optuna.storages import BaseStorage
 from optuna.study import Study, StudySummary
 
 from sweeps.engine.outcomes import TrialRecord
+from sweeps.engine.places import resolve_path
 from trainer.journal import Row, read_journal
+from trainer.record import FILE_NAME as RECORD_FILE
 
 OUTCOME_FILE = "outcome.json"
 
-_SWEEP, _SETTING, _TURN, _RUN = "sweep", "setting", "turn", "mlflow_run_id:"
+BEST = "best:"
+"""What stands before a sweep's name to mean its best trial."""
+
+TURN = "turn"
+"""The study's attribute that grows with every run of any sweep."""
+
+_FACTS, _RUN = "facts", "mlflow_run_id:"
+
+Facts = dict[str, Any]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,11 +49,13 @@ class Root:
         """Find the root. Raises ValueError for a URL, a file, or (unless `create`) nothing."""
         if "://" in storage:
             raise ValueError(f"storage={storage}; must be a folder: URLs are not supported yet")
-        path = (relative_to / Path(storage).expanduser()).resolve()
-        if path.exists() and not path.is_dir():
-            raise ValueError(f"storage={path}; must be a folder")
+        path = resolve_path("storage", storage, relative_to=relative_to)
         if create:
-            path.mkdir(parents=True, exist_ok=True)
+            try:
+                path.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                reason = error.strerror or error
+                raise ValueError(f"storage={path}; must be a folder: {reason}") from error
         elif not path.is_dir():
             raise ValueError(f"storage={path}; must be a folder that a sweep has written to")
         return cls(path=path)
@@ -66,29 +82,54 @@ class Root:
 
     def trial_folder(self, fingerprint: str) -> Path:
         """Return a trial's folder. Raises ValueError for what is no fingerprint."""
-        if len(fingerprint) != 16 or not set(fingerprint) <= set("0123456789abcdef"):
-            raise ValueError(f"trial={fingerprint}; must be 16 hex digits, or best:SWEEP")
-        return self.trials / fingerprint
+        return self.trials / check_fingerprint(fingerprint)
+
+    def read_record_text(self, fingerprint: str) -> str:
+        """Return a trial's record as it is in its file, empty when it never got to one."""
+        path = self.trials / fingerprint / RECORD_FILE
+        return path.read_text(encoding="utf-8") if path.is_file() else ""
 
     def read_rows(self, fingerprint: str) -> list[Row]:
         """Return a trial's journal, empty when it never got to one."""
         return read_journal(self.trials / fingerprint)
 
     def keep_outcome(self, record: TrialRecord, *, study: str) -> None:
-        """Note in a trial's folder that it finished, and under which sweep."""
+        """Note in a trial's folder that it finished, for other sweeps to take it over."""
         content = {"study": study, "record": record.to_json()}
         path = self.trials / record.fingerprint / OUTCOME_FILE
         temporary = path.with_name(path.name + ".tmp")
-        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        temporary.replace(path)
+        try:
+            temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+            temporary.replace(path)
+        except OSError as error:
+            logger.warning("%s is not written, other sweeps will train it again: %s", path, error)
 
     def find_outcome(self, fingerprint: str) -> tuple[str, TrialRecord] | None:
         """Return (study, record) of a trial that finished under any sweep of this root."""
         path = self.trials / fingerprint / OUTCOME_FILE
         if not path.is_file():
             return None
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return content["study"], TrialRecord.from_json(content["record"])
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            return content["study"], TrialRecord.from_json(content["record"])
+        except (KeyError, TypeError, ValueError) as error:
+            logger.warning("%s is damaged, its trial is trained again: %s", path, error)
+            return None
+
+    @contextlib.contextmanager
+    def hold(self, name: str, *, timeout_s: float) -> Iterator[None]:
+        """Keep other processes that hold the same name away. Raises filelock.Timeout."""
+        folder = self.path / "locks"
+        folder.mkdir(exist_ok=True)
+        with FileLock(folder / f"{name}.lock", timeout=timeout_s):
+            yield
+
+
+def check_fingerprint(trial: str) -> str:
+    """Return a trial's name as it is. Raises ValueError for what is no fingerprint."""
+    if len(trial) != 16 or not set(trial) <= set("0123456789abcdef"):
+        raise ValueError(f"trial={trial}; must be 16 hex digits, or {BEST}SWEEP")
+    return trial
 
 
 def open_optuna(url: str) -> BaseStorage:
@@ -103,18 +144,24 @@ def open_optuna(url: str) -> BaseStorage:
         raise ValueError(f"study-storage={url}; must be a database URL: {reason}") from error
 
 
-def open_study(storage: BaseStorage, name: str, setting: str, facts: Mapping[str, object]) -> Study:
-    """Return the study of a sweep's setting, made with these facts when there is none yet.
+def open_study(
+    storage: BaseStorage, name: str, setting: str, make_facts: Callable[[], Facts]
+) -> Study:
+    """Return the study of a sweep's setting, made with new facts when there is none yet.
 
-    The first setting of a sweep gets the sweep's own name, others get `name@setting`.
+    The first setting of a sweep gets the sweep's own name, others get `name@setting`. One process
+    at a time may call this on a storage.
     """
-    known = _studies_of(storage, name)
-    mine = [s.study_name for s in known if s.user_attrs[_SETTING] == setting]
+    summaries = optuna.get_all_study_summaries(storage)
+    known = [s for s in summaries if _facts_of(s).get("sweep") == name]
+    mine = [s.study_name for s in known if _facts_of(s)["setting"] == setting]
     study_name = mine[0] if mine else f"{name}@{setting}" if known else name
+    facts = None if mine else {**make_facts(), "sweep": name, "setting": setting}
     study = optuna.create_study(storage=storage, study_name=study_name, load_if_exists=True)
-    turn = max((s.user_attrs[_TURN] for s in known), default=0) + 1
-    for key, value in {_SWEEP: name, _SETTING: setting, **facts, _TURN: turn}.items():
-        study.set_user_attr(key, value)
+    if facts is not None:
+        study.set_user_attr(_FACTS, facts)  # all at once: a study without them is not one yet
+    turn = max((s.user_attrs.get(TURN, 0) for s in summaries), default=0) + 1
+    study.set_user_attr(TURN, turn)
     return study
 
 
@@ -123,15 +170,20 @@ def find_study(storage: BaseStorage, sweep: str) -> Study:
 
     Raises ValueError listing the sweeps there are.
     """
-    summaries = optuna.get_all_study_summaries(storage)
-    known = [s for s in summaries if _SWEEP in s.user_attrs]
+    known = [s for s in optuna.get_all_study_summaries(storage) if _facts_of(s)]
     exact = [s for s in known if "@" in sweep and s.study_name == sweep]
-    named = [s for s in known if s.user_attrs[_SWEEP] == sweep]
-    candidates = exact or sorted(named, key=lambda s: s.user_attrs[_TURN])
+    named = [s for s in known if _facts_of(s)["sweep"] == sweep]
+    candidates = exact or sorted(named, key=lambda s: s.user_attrs.get(TURN, 0))
     if not candidates:
-        there = ", ".join(sorted({s.user_attrs[_SWEEP] for s in known})) or "none yet"
+        there = ", ".join(sorted({_facts_of(s)["sweep"] for s in known})) or "none yet"
         raise ValueError(f"sweep={sweep}; must be one of the sweeps there are: {there}")
     return optuna.load_study(storage=storage, study_name=candidates[-1].study_name)
+
+
+def read_facts(study: Study) -> Facts:
+    """Return what was noted of a study when it was made: its sweep, setting and do-nothing."""
+    facts: Facts = study.user_attrs[_FACTS]
+    return facts
 
 
 def keep_run_id(study: Study, fingerprint: str, run_id: str) -> None:
@@ -145,6 +197,6 @@ def read_run_ids(study: Study) -> dict[str, str]:
     return {k.removeprefix(_RUN): v for k, v in attributes.items() if k.startswith(_RUN)}
 
 
-def _studies_of(storage: BaseStorage, name: str) -> list[StudySummary]:
-    summaries = optuna.get_all_study_summaries(storage)
-    return [s for s in summaries if s.user_attrs.get(_SWEEP) == name]
+def _facts_of(summary: StudySummary) -> Facts:
+    facts: Facts = summary.user_attrs.get(_FACTS, {})
+    return facts

@@ -79,14 +79,21 @@ class SweepStudy:
         for point in plan.known_points:
             self._study.enqueue_trial(dict(point), skip_if_exists=True)
 
+    @property
+    def name(self) -> str:
+        """Return the study's name."""
+        return self._study.study_name
+
     def next(self) -> Suggestion | None:
         """Return the next trial to train, unfinished ones first; None when there are enough.
 
         Known results are told on the way and not trained again: this sweep's own do not count
         toward the number of trials, another sweep's do.
         """
-        if self._to_resume:
-            return self._admit(Trial(self._study, self._to_resume.pop(0)))
+        while self._to_resume:
+            suggestion = self._admit(Trial(self._study, self._to_resume.pop(0)))
+            if suggestion is not None:
+                return suggestion
         duplicates = 0
         while self._count() < self._plan.trials:
             suggestion = self._admit(self._study.ask())
@@ -104,25 +111,18 @@ class SweepStudy:
     def report(self, fingerprint: str, *, step: int, value: float) -> None:
         """Tell a running trial's validation at a step; one told before is left alone."""
         trial = self._running[fingerprint]
-        if step not in self._told_steps(trial):
+        told = trial.storage.get_trial(trial._trial_id).intermediate_values
+        if step not in told:
             trial.report(value, step)
 
     def settle(self, record: TrialRecord) -> None:
         """Tell how a running trial ended; an interrupted one stays open for the next driver."""
-        if record.outcome == "interrupted":
-            self._records[record.fingerprint] = record
-            return
-        trial = self._running.pop(record.fingerprint)
+        trial = self._running[record.fingerprint]
         trial.set_user_attr(_RECORD, record.to_json())
+        if record.outcome != "interrupted":
+            self._tell(trial, record)
+            del self._running[record.fingerprint]
         self._records[record.fingerprint] = record
-        if record.outcome == "finished":
-            self._study.tell(trial, record.value)
-        elif record.outcome == "failed":
-            self._study.tell(trial, state=TrialState.FAIL)
-        else:
-            if record.outcome in INFEASIBLE:
-                trial.set_constraint(record.outcome, 1.0)
-            self._study.tell(trial, state=TrialState.PRUNED)
 
     def settled(self) -> list[TrialRecord]:
         """Return the records of all trials that have ended, those of earlier drivers included."""
@@ -143,10 +143,13 @@ class SweepStudy:
 
     def _read_history(self) -> None:
         for frozen in self._study.get_trials(deepcopy=False):
-            if frozen.state == TrialState.RUNNING:
+            known = frozen.user_attrs.get(_RECORD)
+            record = None if known is None else TrialRecord.from_json(known)
+            if frozen.state == TrialState.RUNNING and not (record and _is_ended(record)):
                 self._to_resume.append(frozen._trial_id)
-            elif _RECORD in frozen.user_attrs:
-                record = TrialRecord.from_json(frozen.user_attrs[_RECORD])
+            elif record is not None:
+                if frozen.state == TrialState.RUNNING:  # its driver died before it could tell
+                    self._tell(Trial(self._study, frozen._trial_id), record)
                 self._records[record.fingerprint] = record
 
     def _count(self) -> int:
@@ -174,6 +177,16 @@ class SweepStudy:
             return None
         return Suggestion(fingerprint=fingerprint, fields=fields, config=config)
 
+    def _tell(self, trial: Trial, record: TrialRecord) -> None:
+        if record.outcome == "finished":
+            self._study.tell(trial, record.value)
+        elif record.outcome == "failed":
+            self._study.tell(trial, state=TrialState.FAIL)
+        else:
+            if record.outcome in INFEASIBLE:
+                trial.set_constraint(record.outcome, 1.0)
+            self._study.tell(trial, state=TrialState.PRUNED)
+
     def _refuse(self, trial: Trial, fields: Fields, error: ValueError) -> None:
         """Record a configuration that cannot be built: the space's fault, not the sweep's end."""
         name = f"refused-{trial.number}"
@@ -190,39 +203,38 @@ class SweepStudy:
         self._last_was_duplicate = True
         trial.set_user_attr(_DUPLICATE, fingerprint)
         record = self._records.get(fingerprint)
-        if record is None or record.outcome in ("failed", "interrupted"):
+        if record is None or record.outcome == "interrupted":
             self._study.tell(trial, state=TrialState.FAIL)  # nothing to learn from it yet
-        elif record.outcome == "finished":
-            self._study.tell(trial, record.value)
-        else:
-            if record.last_value is not None:
-                trial.report(record.last_value, record.step)
-            if record.outcome in INFEASIBLE:
-                trial.set_constraint(record.outcome, 1.0)
-            self._study.tell(trial, state=TrialState.PRUNED)
-
-    def _told_steps(self, trial: Trial) -> Mapping[int, float]:
-        frozen = trial.storage.get_trial(trial._trial_id)
-        return frozen.intermediate_values
+            return
+        if record.last_value is not None and record.outcome != "finished":
+            trial.report(record.last_value, record.step)
+        self._tell(trial, record)
 
 
 def read_records(study: Study) -> list[TrialRecord]:
-    """Return a record of every trial of a study, running ones as interrupted, from Optuna alone."""
+    """Return a record of every trial of a study, unfinished ones as interrupted."""
     records = []
     for frozen in study.get_trials(deepcopy=False):
-        if _RECORD in frozen.user_attrs:
-            records.append(TrialRecord.from_json(frozen.user_attrs[_RECORD]))
+        known = frozen.user_attrs.get(_RECORD)
+        record = None if known is None else TrialRecord.from_json(known)
+        if record is not None and _is_ended(record):
+            records.append(record)
         elif frozen.state == TrialState.RUNNING and _FINGERPRINT in frozen.user_attrs:
-            records.append(_unfinished(frozen))
+            records.append(_unfinished(frozen, record))
     return records
 
 
-def _unfinished(frozen: FrozenTrial) -> TrialRecord:
+def _is_ended(record: TrialRecord) -> bool:
+    return record.outcome != "interrupted"
+
+
+def _unfinished(frozen: FrozenTrial, before: TrialRecord | None) -> TrialRecord:
+    """Return how far a trial came, by its curve; what else is known is from its interruption."""
     curve = frozen.intermediate_values
     last = max(curve, default=0)
-    return TrialRecord(
-        fingerprint=frozen.user_attrs[_FINGERPRINT],
-        outcome="interrupted",
+    fingerprint = frozen.user_attrs[_FINGERPRINT]
+    return replace(
+        before or TrialRecord(fingerprint=fingerprint, outcome="interrupted"),
         params=frozen.user_attrs[_FIELDS],
         step=last,
         value=min(curve.values(), default=None),

@@ -49,20 +49,25 @@ def run_trial(assignment: dict[str, Any], context: TrialContext) -> None:
         ending = {"outcome": result.outcome, "step": result.step, "error": result.reason}
     except RayError:
         raise
-    except torch.OutOfMemoryError as error:
-        ending = {"outcome": "out_of_memory", "error": _first_line(error)}
     except Exception as error:  # noqa: BLE001 - the trial boundary: recorded, not swallowed
         reason = f"{type(error).__name__}: {_first_line(error)}"
-        ending = {"outcome": "failed", "error": reason, "traceback": traceback.format_exc()}
+        outcome = "out_of_memory" if is_out_of_memory(error) else "failed"
+        ending = {"outcome": outcome, "error": reason, "traceback": traceback.format_exc()}
     _free_memory()
     if ending["outcome"] == "stopped":
         sys.exit(0)  # Tune's own way out of a function that it has ended: it takes no more reports
     tune.report({"ending": ending})
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether memory ran out: on a CPU, torch says so only in its message."""
+    said = "can't allocate memory" in str(error)
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or said
+
+
 def _train(config: TrainConfig, folder: Path, context: TrialContext) -> TrainResult:
     here = describe_environment(resolve_device(config.device))
-    tune.report({"started": {"commit": context.commit, "here": here}})
+    tune.report({"started": here})
     resume_from = folder if (folder / LAST).is_file() else None
     if resume_from is not None:
         # A driver that died may have missed rows; who has them already takes them once.

@@ -15,7 +15,7 @@ import ray
 from optuna.study import Study
 from ray import tune
 
-from sweeps.engine.options import SweepOptions
+from sweeps.engine.mlflow_runs import TrackedSweep
 from sweeps.engine.outcomes import TrialRecord, rank
 from sweeps.engine.placement import Machines
 from sweeps.engine.progress import ProgressTable
@@ -23,9 +23,9 @@ from sweeps.engine.recorder import Recorder
 from sweeps.engine.search import StudySearcher
 from sweeps.engine.setting import Setting
 from sweeps.engine.stopping import SweepStopper, build_stopper
-from sweeps.engine.store import keep_run_id
+from sweeps.engine.store import TURN, keep_run_id, read_facts
 from sweeps.engine.study import SweepStudy, read_records
-from sweeps.engine.tracking import TrackedSweep, Tracking
+from sweeps.engine.tracking import Tracking
 from sweeps.engine.trial import TrialContext, run_trial
 from trainer.config import METRIC
 
@@ -33,7 +33,7 @@ WORKER_DEATHS_FORGIVEN = 3
 
 
 @contextlib.contextmanager
-def connect(options: SweepOptions) -> Iterator[Machines]:
+def connect() -> Iterator[Machines]:
     """Join the cluster that this job runs on, or start Ray within this process."""
     ray.init(log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
     try:
@@ -45,20 +45,20 @@ def connect(options: SweepOptions) -> Iterator[Machines]:
 
 def run_trials(setting: Setting, study: Study, *, show: Callable[[str], None]) -> None:
     """Train until the study has the trials asked for, or a signal asks to stop."""
-    watcher = ProgressTable(study.user_attrs["do_nothing"][METRIC], show=show)
+    watcher = ProgressTable(read_facts(study)["do_nothing"][METRIC], show=show)
     sweep_study = SweepStudy(study, setting.plan, find_finished=_finder(setting, study))
     stopper = build_stopper(setting.base)
     stopper.remember(sweep_study.curves())
     tracking = _open_tracking(setting, study)
-    tracking.reconcile(sweep_study.settled(), setting.root.read_rows)
     recorder = Recorder(
         sweep_study,
         stopper,
         tracking,
         watcher,
-        read_rows=setting.root.read_rows,
-        on_finished=lambda r: setting.root.keep_outcome(r, study=study.study_name),
+        root=setting.root,
+        commit=setting.options.commit,
     )
+    recorder.catch_up(sweep_study.settled())
     with _stop_on_signal(setting, show=show) as stop:
         searcher = StudySearcher(sweep_study, recorder, is_stopping=stop.is_set)
         try:
@@ -66,7 +66,7 @@ def run_trials(setting: Setting, study: Study, *, show: Callable[[str], None]) -
         finally:
             undelivered = tracking.close(rank(read_records(study)))
     if undelivered:
-        show(f"{undelivered} writes to MLflow are missing: the same command makes them again")
+        show(f"MLflow lacks something of {undelivered} trials: the same command writes it")
     if stop.is_set():
         show("stopped: trials that had not finished go on with the same command")
 
@@ -115,17 +115,18 @@ def _tune(
 
 
 def _open_tracking(setting: Setting, study: Study) -> Tracking:
-    is_local = setting.tracking_uri == setting.root.tracking_uri
+    is_local = setting.inputs.tracking_uri == setting.root.tracking_uri
     tracked = TrackedSweep(
         name=setting.sweep.name,
         study=study.study_name,
-        do_nothing=study.user_attrs["do_nothing"],
+        turn=study.user_attrs[TURN],
+        do_nothing=read_facts(study)["do_nothing"],
         tags={
             "commit": setting.options.commit,
             "data": setting.data.fingerprint,
             "size": setting.size,
         },
-        tracking_uri=setting.tracking_uri,
+        tracking_uri=setting.inputs.tracking_uri,
         artifacts=setting.root.path / "mlflow-artifacts" if is_local else None,
     )
     return Tracking(tracked, on_run=lambda trial, run_id: keep_run_id(study, trial, run_id))

@@ -4,9 +4,10 @@ import sys
 from collections.abc import Callable
 from urllib.parse import quote
 
-from mlflow.tracking import MlflowClient
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from cluster.processes import end_tree, start_tree
+from sweeps.engine.mlflow_runs import find_sweep_run, open_client
 
 HOST = "127.0.0.1"
 
@@ -36,22 +37,8 @@ def serve(tracking_uri: str, sweep: str | None, *, port: int, show: Callable[[st
 
 def sorted_path(tracking_uri: str, sweep: str | None) -> str:
     """Return the UI's path for a sweep, the one that ran last without a name."""
-    client = MlflowClient(tracking_uri)
-    name = None if sweep is None else sweep.partition("@")[0]
-    experiments = [e for e in client.search_experiments() if e.name == name or name is None]
-    runs = (
-        client.search_runs(
-            [e.experiment_id for e in experiments],
-            "tags.kind = 'sweep'",
-            order_by=["attributes.start_time DESC"],
-            max_results=1,
-        )
-        if experiments
-        else []
-    )
-    if not runs:
-        raise ValueError(f"sweep={sweep}; must be one that {tracking_uri} knows")
-    run = runs[0]
-    children = quote(f"tags.`mlflow.parentRunId` = '{run.info.run_id}'")
+    with open_client(tracking_uri) as client:
+        run = find_sweep_run(client, sweep)
+    children = quote(f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{run.info.run_id}'")
     order = "orderByKey=" + quote("metrics.`value`") + "&orderByAsc=true"
     return f"#/experiments/{run.info.experiment_id}/runs?searchFilter={children}&{order}"

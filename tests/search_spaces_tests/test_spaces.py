@@ -41,5 +41,6 @@ def test_known_points_lie_in_the_space(space, size):
 def test_the_logs_best_rates_are_tried_first():
     from search_spaces.lr_momentum import KNOWN_POINTS
 
+    assert {p["optimizer.momentum"] for p in KNOWN_POINTS} == {TrainConfig().optimizer.momentum}
     rates = [(p["optimizer.lr"], p["optimizer.adamw_lr"]) for p in KNOWN_POINTS]
     assert rates == [(5e-3, 5e-4), (2e-3, 3e-4), (1e-2, 1e-3), (1e-3, 1e-4)]

@@ -13,10 +13,8 @@ from sweeps.engine.store import open_study
 @pytest.fixture
 def root(tmp_path):
     """A storage root with one ended sweep."""
-    study = open_study(
-        RDBStorage(f"sqlite:///{tmp_path / 'optuna.db'}"), "lr_momentum", "0" * 8, {}
-    )
-    study.set_user_attr("do_nothing", {"stft": 1.5})
+    storage = RDBStorage(f"sqlite:///{tmp_path / 'optuna.db'}")
+    study = open_study(storage, "lr_momentum", "0" * 8, lambda: {"do_nothing": {"stft": 1.5}})
     sweep = open_sweep(study)
     settle(sweep, sweep.next(), "finished", curve={10: 1.2})
     settle(sweep, sweep.next(), "diverged")
@@ -49,7 +47,14 @@ def test_the_storage_root_comes_from_the_environment(root):
         (["rerun", "f" * 16], "must be a trial's config.json, and there is none"),
         (["rerun", "../../../etc"], "must be 16 hex digits"),
         (["rerun", "x", "--steps", "0"], "0 is not in the range x>=1"),
-        (["ui", "nope"], "sweep=nope; must be one that"),
+        (["rerun", "a'b", "--tracking-uri", "sqlite:///mlflow.db"], "must be a database"),
+        (["rerun", "f" * 16, "--tracking-uri", "foo://bar"], "tracking-uri=foo://bar; must be"),
+        (["ui", "--tracking-uri", "foo://bar"], "tracking-uri=foo://bar; must be an MLflow store"),
+        (["ui", "nope"], "tracking-uri=sqlite:"),
+        (["leaderboard", "x", "--storage", "~nosuchuser/x"], "storage=~nosuchuser/x; must be"),
+        (["leaderboard", "x", "--storage", ""], "storage=''; must be a path, not empty"),
+        (["leaderboard", "x", "--study-storage", "sqlite:///no.db"], "must be a database that"),
+        (["leaderboard"], "Missing argument 'SWEEP'"),
         (["nonsense"], "No such command 'nonsense'"),
     ],
 )
@@ -61,8 +66,7 @@ def test_wrong_input_is_one_line_and_exit_status_2(root, monkeypatch, capsys, ar
     assert ended.value.code == 2
     error = capsys.readouterr().err
     assert line in error
-    assert "Traceback" not in error
-    assert sum("Error" in each for each in error.splitlines()) == 1
+    assert len(error.splitlines()) == 1
 
 
 @pytest.mark.parametrize("name", [None, *sorted(commands.commands)])

@@ -23,8 +23,7 @@ CONTRACT = {
 @pytest.fixture
 def study():
     study = new_study()
-    study.set_user_attr("sweep", "fake")
-    study.set_user_attr("do_nothing", {"stft": 1.5})
+    study.set_user_attr("facts", {"sweep": "fake", "do_nothing": {"stft": 1.5}})
     sweep = open_sweep(study)
     first = settle(sweep, sweep.next(), "finished", curve={10: 1.6, 20: 1.2, 30: 1.3})
     settle(sweep, sweep.next(), "finished", curve={30: 1.8})

@@ -40,6 +40,12 @@ def test_an_altered_training_loss_is_named_with_its_own_step():
     assert (found.step, found.field) == (8, "train_losses")
 
 
+@pytest.mark.parametrize("losses", [[], [0.2], [0.2] * 9])
+def test_a_training_loss_too_few_or_too_many_differs(losses):
+    found = find_difference(journal(train_losses_10=losses), journal(), EXACT)
+    assert found.field == "train_losses"
+
+
 def test_the_first_difference_is_the_one_told():
     found = find_difference(journal(stft_5=9.0, stft_10=9.0), journal(), EXACT)
     assert found.step == 5

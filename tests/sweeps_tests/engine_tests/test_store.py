@@ -1,9 +1,11 @@
 from pathlib import Path
 
+import optuna
 import pytest
+from filelock import Timeout
 
 from sweeps.engine.outcomes import TrialRecord
-from sweeps.engine.store import Root, find_study, open_optuna, open_study
+from sweeps.engine.store import Root, find_study, open_optuna, open_study, read_facts
 
 NAME = "0123456789abcdef"
 
@@ -14,7 +16,11 @@ def root(tmp_path):
 
 
 def open_setting(root, setting, name="lr_momentum"):
-    return open_study(open_optuna(root.study_url), name, setting, {"size": "demo"})
+    return open_study(open_optuna(root.study_url), name, setting, lambda: {"size": "demo"})
+
+
+def setting_of(study):
+    return read_facts(study)["setting"]
 
 
 def test_the_first_setting_has_the_sweeps_own_name(root):
@@ -32,8 +38,30 @@ def test_a_name_alone_means_what_ran_last(root):
     for setting in ("aaaaaaaa", "bbbbbbbb", "aaaaaaaa"):
         open_setting(root, setting)
     storage = open_optuna(root.study_url)
-    assert find_study(storage, "lr_momentum").user_attrs["setting"] == "aaaaaaaa"
-    assert find_study(storage, "lr_momentum@bbbbbbbb").user_attrs["setting"] == "bbbbbbbb"
+    assert setting_of(find_study(storage, "lr_momentum")) == "aaaaaaaa"
+    assert setting_of(find_study(storage, "lr_momentum@bbbbbbbb")) == "bbbbbbbb"
+
+
+def test_a_kill_while_a_study_is_made_costs_nothing(root):
+    storage = open_optuna(root.study_url)
+    optuna.create_study(storage=storage, study_name="lr_momentum")  # and then the kill
+    with pytest.raises(ValueError, match="must be one of the sweeps there are: none yet"):
+        find_study(storage, "lr_momentum")
+    assert open_setting(root, "aaaaaaaa").study_name == "lr_momentum"
+
+
+def test_a_damaged_outcome_is_told_and_its_trial_trained_again(root, caplog):
+    (root.trials / NAME).mkdir(parents=True)
+    (root.trials / NAME / "outcome.json").write_text('{"study": "x"')
+    assert root.find_outcome(NAME) is None
+    assert "outcome.json is damaged" in caplog.text
+
+
+def test_what_is_held_cannot_be_held_by_another(root):
+    with root.hold("lr", timeout_s=0), pytest.raises(Timeout), root.hold("lr", timeout_s=0):
+        raise AssertionError("held twice")
+    with root.hold("lr", timeout_s=0):
+        pass
 
 
 def test_an_unknown_sweep_lists_those_there_are(root):
@@ -71,6 +99,8 @@ def test_a_root_that_is_a_file_or_a_url_is_refused(tmp_path):
         Root.open("file", relative_to=tmp_path, create=True)
     with pytest.raises(ValueError, match="URLs are not supported"):
         Root.open("s3://bucket/x", relative_to=tmp_path, create=True)
+    with pytest.raises(ValueError, match="storage=.*file/x; must be a folder"):
+        Root.open("file/x", relative_to=tmp_path, create=True)
     assert not Path("s3:").exists()
 
 

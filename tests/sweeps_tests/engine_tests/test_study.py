@@ -192,6 +192,43 @@ def test_records_show_running_trials_as_interrupted_with_their_curve_so_far():
     assert (record.value, record.last_value) == (1.3, 1.4)
 
 
+def test_an_interrupted_trial_keeps_what_is_known_of_it():
+    study = new_study()
+    sweep = open_sweep(study)
+    suggestion = sweep.next()
+    sweep.report(suggestion.fingerprint, step=10, value=1.3)
+    interrupted = TrialRecord(
+        fingerprint=suggestion.fingerprint, outcome="interrupted", seconds=7.0, parameters=5
+    )
+    sweep.settle(interrupted)
+    (record,) = read_records(study)
+    assert (record.step, record.seconds, record.parameters) == (10, 7.0, 5)
+
+
+def test_a_resumed_trial_that_needs_no_training_does_not_end_the_sweep():
+    study = new_study()
+    first = open_sweep(study, trials=4)
+    left = first.next()  # and then the driver was killed; another sweep finished it meanwhile
+
+    def find(fingerprint):
+        known = TrialRecord(fingerprint=fingerprint, outcome="finished", value=1.1)
+        return known if fingerprint == left.fingerprint else None
+
+    again = SweepStudy(study, plan(trials=4), find_finished=find)
+    assert again.next() is not None
+    assert [record.fingerprint for record in again.take_untrained()] == [left.fingerprint]
+
+
+def test_what_a_killed_driver_recorded_and_did_not_tell_is_told():
+    study = new_study()
+    first = open_sweep(study, trials=1)
+    record = TrialRecord(fingerprint=first.next().fingerprint, outcome="finished", value=1.2)
+    study._storage.set_trial_user_attr(0, "record", record.to_json())  # and then the kill
+    assert open_sweep(study, trials=1).next() is None
+    (trial,) = study.get_trials()
+    assert (trial.state, trial.value) == (TrialState.COMPLETE, 1.2)
+
+
 def test_nothing_is_left_running_in_sqlite_either(tmp_path):
     storage = optuna.storages.RDBStorage(f"sqlite:///{tmp_path / 'optuna.db'}")
     study = optuna.create_study(storage=storage)

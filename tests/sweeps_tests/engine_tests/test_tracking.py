@@ -1,10 +1,21 @@
+import dataclasses
+import re
+
 import pytest
 from mlflow.tracking import MlflowClient
 
+from sweeps.engine.mlflow_runs import (
+    TrackedSweep,
+    check_store,
+    find_trial_run,
+    open_client,
+    read_run,
+)
 from sweeps.engine.outcomes import TrialRecord
-from sweeps.engine.tracking import TrackedSweep, Tracking, find_trial_run, read_run
+from sweeps.engine.tracking import Tracking
 from sweeps.engine.ui import sorted_path
 
+A, B, C = "a" * 16, "b" * 16, "c" * 16
 PARAMS = {"optimizer.lr": 0.005, "optimizer.momentum": 0.9}
 
 
@@ -30,6 +41,7 @@ def sweep(tmp_path, template):
     return TrackedSweep(
         name="lr_momentum",
         study="lr_momentum",
+        turn=1,
         do_nothing={"stft": 1.5},
         tags={"commit": "c0ffee"},
         tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}",
@@ -38,11 +50,11 @@ def sweep(tmp_path, template):
 
 
 def run_trial(tracking, name, *, outcome="finished", value=1.2):
-    tracking.start_trial(name, PARAMS)
-    tracking.describe_trial(name, {"device": "x86", "torch": "2.11"}, '{"config": 1}')
-    tracking.add_rows(name, [row(10, 1.4)])
-    tracking.add_rows(name, [row(20, value)])
-    tracking.end_trial(record(name, outcome, value))
+    tracking.start_trial(name, PARAMS, '{"config": 0}')
+    tracking.describe_trial(name, {"device": "x86", "torch": "2.11"})
+    tracking.add_row(name, row(10, 1.4))
+    tracking.add_row(name, row(20, value))
+    tracking.end_trial(record(name, outcome, value), config='{"config": 1}')
 
 
 def write(sweep, *names, **changes):
@@ -64,9 +76,9 @@ def children(sweep):
 
 
 def test_a_trial_is_one_child_run_with_params_tags_and_curve(sweep):
-    ids = write(sweep, "aa")
+    ids = write(sweep, A)
     (run,) = children(sweep).values()
-    assert ids == {"aa": run.info.run_id}
+    assert ids == {A: run.info.run_id}
     assert run.data.params == {"optimizer.lr": "0.005", "optimizer.momentum": "0.9"}
     tags = run.data.tags
     assert (tags["outcome"], tags["rank"], tags["commit"]) == ("finished", "1", "c0ffee")
@@ -77,26 +89,26 @@ def test_a_trial_is_one_child_run_with_params_tags_and_curve(sweep):
 
 
 def test_what_is_sent_twice_is_there_once(sweep):
-    first = write(sweep, "aa")
-    assert write(sweep, "aa") == first
+    first = write(sweep, A)
+    assert write(sweep, A) == first
     (run,) = children(sweep).values()
     history = MlflowClient(sweep.tracking_uri).get_metric_history(run.info.run_id, "stft")
     assert [point.step for point in history] == [10, 20]
 
 
 def test_a_second_driver_finds_the_same_parent(sweep):
-    write(sweep, "aa")
-    write(sweep, "bb")
+    write(sweep, A)
+    write(sweep, B)
     parents = {run.data.tags["mlflow.parentRunId"] for run in children(sweep).values()}
     assert len(parents) == 1
-    assert children(sweep).keys() == {"aa", "bb"}
+    assert children(sweep).keys() == {A, B}
 
 
 def test_a_failed_trial_carries_its_error(sweep):
     tracking = Tracking(sweep, on_run=lambda trial, run: None)
-    tracking.start_trial("aa", PARAMS)
-    failed = TrialRecord(fingerprint="aa", outcome="failed", error="boom at step 3")
-    tracking.end_trial(failed, "Traceback: boom")
+    tracking.start_trial(A, PARAMS, "")
+    failed = TrialRecord(fingerprint=A, outcome="failed", error="boom at step 3")
+    tracking.end_trial(failed, config="", error_text="Traceback: boom")
     tracking.close([failed])
     (run,) = children(sweep).values()
     assert (run.info.status, run.data.tags["error"]) == ("FAILED", "boom at step 3")
@@ -106,59 +118,96 @@ def test_a_failed_trial_carries_its_error(sweep):
 
 def test_what_a_killed_driver_did_not_write_is_made_up_for(sweep):
     killed = Tracking(sweep, on_run=lambda trial, run: None)
-    killed.start_trial("aa", PARAMS)
-    killed.add_rows("aa", [row(10, 1.4)])
+    killed.start_trial(A, PARAMS, "")
+    killed.add_row(A, row(10, 1.4))
     killed.close([])
     later = Tracking(sweep, on_run=lambda trial, run: None)
-    curves = {"aa": [row(10, 1.4), row(20, 1.2)], "bb": [row(10, 1.1)]}
-    later.reconcile([record("aa"), record("bb", value=1.1)], curves.__getitem__)
+    later.write_whole(record(A), rows=[row(10, 1.4), row(20, 1.2)], config="text")
+    later.write_whole(record(B, value=1.1), rows=[row(10, 1.1)], config="text")
     later.close([])
     runs = children(sweep)
     assert {name: run.data.tags["outcome"] for name, run in runs.items()} == {
-        "aa": "finished",
-        "bb": "finished",
+        A: "finished",
+        B: "finished",
     }
-    assert runs["aa"].data.metrics["stft"] == 1.2
+    assert runs[A].data.metrics["stft"] == 1.2
+
+
+def test_an_interrupted_trial_that_goes_on_ends_as_what_it_became(sweep):
+    for outcome in ("interrupted", "interrupted", "finished"):
+        write(sweep, A, outcome=outcome)
+        (run,) = children(sweep).values()
+        assert run.data.tags["outcome"] == outcome
+    assert run.info.status == "FINISHED"
+
+
+def test_one_write_that_is_refused_does_not_keep_the_others_back(sweep):
+    tracking = Tracking(sweep, on_run=lambda trial, run: None)
+    tracking.start_trial(A, {"name\nwith a line break": 1}, "")  # MLflow takes no such name
+    run_trial(tracking, B)
+    assert tracking.close([], timeout_s=3.0) == 1
+    assert children(sweep)[B].data.tags["outcome"] == "finished"
+
+
+def test_a_sweep_deleted_in_the_ui_is_written_to_again(sweep):
+    write(sweep, A)
+    client = MlflowClient(sweep.tracking_uri)
+    client.delete_experiment(client.get_experiment_by_name("lr_momentum").experiment_id)
+    write(sweep, B)
+    assert B in children(sweep)
 
 
 def test_the_record_can_be_read_back(sweep):
-    ids = write(sweep, "aa")
-    text, rows = read_run(sweep.tracking_uri, ids["aa"])
+    write(sweep, A)
+    with open_client(sweep.tracking_uri) as client:
+        text, rows = read_run(client, find_trial_run(client, A))
     assert text == '{"config": 1}'
     assert rows == [{"step": 10, "stft": 1.4}, {"step": 20, "stft": 1.2}]
 
 
 def test_best_is_the_finished_run_with_the_lowest_value(sweep):
-    write(sweep, "aa", value=1.3)
-    ids = write(sweep, "bb", value=1.1)
-    write(sweep, "cc", value=0.9, outcome="stopped")
-    assert find_trial_run(sweep.tracking_uri, "best:lr_momentum") == ids["bb"]
-    assert find_trial_run(sweep.tracking_uri, "bb") == ids["bb"]
-    with pytest.raises(ValueError, match="trial=zz; must be a trial that"):
-        find_trial_run(sweep.tracking_uri, "zz")
+    write(sweep, A, value=1.3)
+    write(sweep, B, value=1.1)
+    write(sweep, C, value=0.9, outcome="stopped")
+    with open_client(sweep.tracking_uri) as client:
+        assert find_trial_run(client, "best:lr_momentum").data.tags["fingerprint"] == B
+        with pytest.raises(ValueError, match="trial=f+; must be a trial that"):
+            find_trial_run(client, "f" * 16)
+        for hostile in ("a' or '1' = '1", "best:a'b"):
+            with pytest.raises(ValueError, match="must be"):
+                find_trial_run(client, hostile)
+
+
+def test_best_is_of_the_setting_that_ran_last(sweep):
+    write(sweep, A, value=1.0)
+    write(dataclasses.replace(sweep, study="lr_momentum@0123abcd", turn=2), B, value=1.9)
+    with open_client(sweep.tracking_uri) as client:
+        assert find_trial_run(client, "best:lr_momentum").data.tags["fingerprint"] == B
+        write(dataclasses.replace(sweep, turn=3))
+        assert find_trial_run(client, "best:lr_momentum").data.tags["fingerprint"] == A
+        named = find_trial_run(client, "best:lr_momentum@0123abcd")
+    assert named.data.tags["fingerprint"] == B
 
 
 def test_the_address_of_the_ui_sorts_a_sweep_by_validation(sweep):
-    write(sweep, "aa")
+    write(sweep, A)
     path = sorted_path(sweep.tracking_uri, "lr_momentum")
-    parent = children(sweep)["aa"].data.tags["mlflow.parentRunId"]
+    parent = children(sweep)[A].data.tags["mlflow.parentRunId"]
     assert parent in path
     assert "orderByKey=metrics.%60value%60&orderByAsc=true" in path
     with pytest.raises(ValueError, match="sweep=other; must be one that"):
         sorted_path(sweep.tracking_uri, "other")
 
 
-def test_a_store_that_cannot_be_reached_costs_a_warning_and_no_crash(tmp_path, caplog):
-    (tmp_path / "file").write_text("not a folder")
-    unreachable = TrackedSweep(
-        name="x",
-        study="x",
-        do_nothing={"stft": 1.5},
-        tags={},
-        tracking_uri=f"sqlite:///{tmp_path / 'file' / 'mlflow.db'}",
-        artifacts=None,
-    )
-    tracking = Tracking(unreachable, on_run=lambda trial, run: None)
-    run_trial(tracking, "aa")
-    assert tracking.close([], timeout_s=1.0) > 0
-    assert caplog.text.count("MLflow does not answer") == 1
+@pytest.mark.parametrize("uri", ["foo://bar", "sqlite:////proc/nowhere/x.db", "mysql+nodriver://x"])
+def test_a_store_that_cannot_be_opened_is_refused_in_one_line(uri):
+    with pytest.raises(ValueError, match=re.escape(f"tracking-uri={uri}; must be")):
+        check_store(uri)
+
+
+def test_a_store_that_cannot_be_reached_costs_a_warning_and_no_crash(sweep, caplog):
+    nobody = dataclasses.replace(sweep, tracking_uri="sqlite:////proc/nowhere/mlflow.db")
+    tracking = Tracking(nobody, on_run=lambda trial, run: None)
+    run_trial(tracking, A)
+    assert tracking.close([], timeout_s=1.0) == 1
+    assert caplog.text.count("MLflow did not take a write") == 1

@@ -1,0 +1,273 @@
+"""A sweep's runs in MLflow: one parent, one child a trial, addressed by id through the client.
+
+Every write may be made twice: a child is found again by its fingerprint, and metrics hold the time
+stamps of their rows.
+"""
+
+import contextlib
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import mlflow
+from mlflow.entities import LifecycleStage, Metric, Param, Run, RunTag
+from mlflow.tracking import MlflowClient
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+
+from sweeps.engine.outcomes import Outcome, TrialRecord, gain_percent
+from sweeps.engine.store import BEST, check_fingerprint
+from trainer.config import METRIC
+from trainer.journal import Row
+
+CONFIG_ARTIFACT = "config.json"
+
+_STATUS: Mapping[Outcome, str] = {
+    "finished": "FINISHED",
+    "stopped": "KILLED",
+    "interrupted": "KILLED",
+    "diverged": "FAILED",
+    "out_of_memory": "FAILED",
+    "failed": "FAILED",
+}
+_METRICS_AT_ONCE = 1000
+_FINAL_METRICS = frozenset({"value", "gain_percent"})
+"""What a run gets at its end, beside the rows of its journal."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackedSweep:
+    """What is written on a sweep's parent run, and on every child."""
+
+    name: str
+    study: str
+    turn: int
+    """Grows with every run of any sweep: the largest is the one that ran last."""
+    do_nothing: Mapping[str, float]
+    tags: Mapping[str, str]
+    tracking_uri: str
+    artifacts: Path | None
+    """Where artifacts go; none leaves it to the tracking server."""
+
+
+@dataclass(kw_only=True)
+class Dues:
+    """What is still to be written of one trial."""
+
+    params: Mapping[str, object] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+    rows: list[Row] = field(default_factory=list)
+    config: str = ""
+    """The trial's record, as text."""
+    ending: TrialRecord | None = None
+    error_text: str = ""
+    is_whole: bool = False
+    """All there is of an ended trial: not needed where its run has the outcome already."""
+
+    def add(self, later: "Dues") -> None:
+        """Add what came to be due later."""
+        self.params = later.params or self.params
+        self.tags |= later.tags
+        self.rows += later.rows
+        self.config = later.config or self.config
+        self.ending = later.ending or self.ending
+        self.error_text = later.error_text or self.error_text
+        self.is_whole = self.is_whole and later.is_whole
+
+
+class SweepRuns:
+    """The runs of one sweep, made where they are missing."""
+
+    def __init__(self, sweep: TrackedSweep, *, on_run: Callable[[str, str], None]) -> None:
+        """Find or make the parent. `on_run(fingerprint, run id)` is called for each child."""
+        self._sweep = sweep
+        self._on_run = on_run
+        self._client = MlflowClient(sweep.tracking_uri)
+        self._experiment_id = self._find_experiment()
+        self._parent_id = self._open_parent()
+        self._runs: dict[str, str] = {}
+        self._outcomes: dict[str, str] = {}
+        for run in _children(self._client, self._experiment_id, self._parent_id):
+            self._know(run)
+
+    def write(self, fingerprint: str, dues: Dues) -> None:
+        """Write what is due of a trial, its outcome last."""
+        if dues.is_whole and dues.ending and self._has_outcome(dues.ending):
+            return
+        run_id = self._runs.get(fingerprint) or self._create_child(fingerprint)
+        tags = {"outcome": "running", "error": "", **dues.tags}
+        if dues.ending is None:
+            self._client.update_run(run_id, status="RUNNING")
+        params = [Param(name, str(value)) for name, value in dues.params.items()]
+        shown = [RunTag(name, value) for name, value in tags.items()]
+        self._client.log_batch(run_id, params=params, tags=shown, synchronous=True)
+        metrics = [metric for row in dues.rows for metric in _metrics_of(row)]
+        for first in range(0, len(metrics), _METRICS_AT_ONCE):
+            part = metrics[first : first + _METRICS_AT_ONCE]
+            self._client.log_batch(run_id, metrics=part, synchronous=True)
+        for name, text in ((CONFIG_ARTIFACT, dues.config), ("error.txt", dues.error_text)):
+            if text:
+                self._client.log_text(run_id, text, name)
+        if dues.ending is not None:
+            self._end(run_id, dues.ending)
+
+    def finish(self, ranked: Iterable[TrialRecord]) -> None:
+        """Write every trial's rank, and end the sweep's run."""
+        for position, record in enumerate(ranked, start=1):
+            run_id = self._runs.get(record.fingerprint)
+            if run_id is not None:
+                self._client.set_tag(run_id, "rank", str(position))
+        self._client.set_terminated(self._parent_id)
+
+    def _has_outcome(self, record: TrialRecord) -> bool:
+        return self._outcomes.get(record.fingerprint) == record.outcome
+
+    def _end(self, run_id: str, record: TrialRecord) -> None:
+        tags = {"error": record.error, "taken_over_from": record.taken_over_from}
+        final = {
+            "value": record.value,
+            "gain_percent": gain_percent(record.value, self._sweep.do_nothing[METRIC]),
+        }
+        now_ms = time.time_ns() // 1_000_000
+        metrics = [Metric(k, v, now_ms, record.step) for k, v in final.items() if v is not None]
+        shown = [RunTag(name, value) for name, value in tags.items() if value]
+        self._client.log_batch(run_id, metrics=metrics, tags=shown, synchronous=True)
+        self._client.set_terminated(run_id, _STATUS[record.outcome])
+        self._client.set_tag(run_id, "outcome", record.outcome)
+        self._outcomes[record.fingerprint] = record.outcome
+
+    def _find_experiment(self) -> str:
+        found = self._client.get_experiment_by_name(self._sweep.name)
+        if found is None:
+            place = self._sweep.artifacts
+            location = None if place is None else place.as_uri()
+            return self._client.create_experiment(self._sweep.name, artifact_location=location)
+        if found.lifecycle_stage == LifecycleStage.DELETED:
+            self._client.restore_experiment(found.experiment_id)
+        return str(found.experiment_id)
+
+    def _open_parent(self) -> str:
+        study = self._sweep.study
+        mine = f"tags.study = '{study}' and tags.kind = 'sweep'"
+        found = self._client.search_runs([self._experiment_id], mine, max_results=1)
+        tags = {**self._sweep.tags, "study": study, "kind": "sweep"}
+        run = (
+            found[0]
+            if found
+            else self._client.create_run(self._experiment_id, tags=tags, run_name=study)
+        )
+        parent_id = str(run.info.run_id)
+        scores = [
+            Metric(f"do_nothing_{name}", value, run.info.start_time, 0)
+            for name, value in self._sweep.do_nothing.items()
+        ]
+        turn = [RunTag("turn", str(self._sweep.turn))]
+        self._client.log_batch(parent_id, metrics=scores, tags=turn, synchronous=True)
+        self._client.update_run(parent_id, status="RUNNING")
+        return parent_id
+
+    def _create_child(self, fingerprint: str) -> str:
+        tags = {
+            **self._sweep.tags,
+            MLFLOW_PARENT_RUN_ID: self._parent_id,
+            "kind": "trial",
+            "study": self._sweep.study,
+            "fingerprint": fingerprint,
+        }
+        run = self._client.create_run(self._experiment_id, tags=tags, run_name=fingerprint)
+        self._know(run)
+        return self._runs[fingerprint]
+
+    def _know(self, run: Run) -> None:
+        fingerprint = run.data.tags["fingerprint"]
+        self._runs[fingerprint] = str(run.info.run_id)
+        self._outcomes[fingerprint] = run.data.tags.get("outcome", "")
+        self._on_run(fingerprint, str(run.info.run_id))
+
+
+@contextlib.contextmanager
+def open_client(tracking_uri: str) -> Iterator[MlflowClient]:
+    """Ask a store or server; whatever it raises becomes a ValueError that names it."""
+    try:
+        yield MlflowClient(tracking_uri)
+    except ValueError:
+        raise
+    except Exception as error:  # noqa: BLE001 - every database driver raises what it likes
+        reason = str(error).strip().split("\n", 1)[0]
+        raise ValueError(
+            f"tracking-uri={tracking_uri}; must be an MLflow store or server: {reason}"
+        ) from error
+
+
+def check_store(tracking_uri: str) -> None:
+    """Raise ValueError when a store cannot be opened. A server may be down, and come back."""
+    with open_client(tracking_uri) as client:
+        if not tracking_uri.startswith(("http://", "https://")):
+            client.search_experiments(max_results=1)
+
+
+def find_sweep_run(client: MlflowClient, sweep: str | None) -> Run:
+    """Return the parent run of a sweep, the one that ran last of those that the name fits.
+
+    Raises ValueError when there is none.
+    """
+    if sweep is not None and not re.fullmatch(r"[\w.-]+(@[0-9a-f]{8})?", sweep):
+        raise ValueError(f"sweep={sweep}; must be a sweep's name, or name@setting")
+    name = None if sweep is None else sweep.partition("@")[0]
+    known = [e for e in client.search_experiments() if name in (None, e.name)]
+    ids = [experiment.experiment_id for experiment in known]
+    study = f" and tags.study = '{sweep}'" if sweep is not None and "@" in sweep else ""
+    runs = client.search_runs(ids, f"tags.kind = 'sweep'{study}") if ids else []
+    if not runs:
+        raise ValueError(f"sweep={sweep or 'any'}; must be one that this MLflow store knows")
+    return max(runs, key=lambda run: int(run.data.tags["turn"]))
+
+
+def find_trial_run(client: MlflowClient, trial: str) -> Run:
+    """Return the run of a trial, by its fingerprint or as `best:SWEEP`.
+
+    Raises ValueError when there is none.
+    """
+    if trial.startswith(BEST):
+        parent = find_sweep_run(client, trial.removeprefix(BEST))
+        ids = [parent.info.experiment_id]
+        family = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent.info.run_id}'"
+        wanted = f"{family} and tags.outcome = 'finished'"
+    else:
+        ids = [experiment.experiment_id for experiment in client.search_experiments()]
+        wanted = f"tags.fingerprint = '{check_fingerprint(trial)}'"
+    found = client.search_runs(ids, wanted, order_by=["metrics.value ASC"], max_results=1)
+    if not found:
+        raise ValueError(f"trial={trial}; must be a trial that this MLflow store knows")
+    return found[0]
+
+
+def read_run(client: MlflowClient, run: Run) -> tuple[str, list[Row]]:
+    """Return a trial's record as text, and its rows as far as MLflow keeps them."""
+    text = mlflow.artifacts.load_text(f"{run.info.artifact_uri}/{CONFIG_ARTIFACT}")
+    rows: dict[int, Row] = {}
+    for name in run.data.metrics.keys() - _FINAL_METRICS:
+        for point in client.get_metric_history(run.info.run_id, name):
+            rows.setdefault(point.step, {"step": point.step})[name] = point.value
+    return text, [rows[step] for step in sorted(rows)]
+
+
+def _children(client: MlflowClient, experiment_id: str, parent_id: str) -> Iterator[Run]:
+    token = None
+    wanted = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent_id}' and tags.kind = 'trial'"
+    while True:
+        page = client.search_runs([experiment_id], wanted, page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def _metrics_of(row: Row) -> list[Metric]:
+    step, time_ms = row["step"], row["time_ms"]
+    return [
+        Metric(name, value, time_ms, step)
+        for name, value in row.items()
+        if isinstance(value, int | float) and name not in ("step", "time_ms")
+    ]

@@ -1,0 +1,71 @@
+import json
+import platform
+
+import pytest
+import torch
+
+from trainer.device import PeakMemory, describe_environment, resolve_device
+
+HAS_CUDA = torch.cuda.is_available()
+CPU = torch.device("cpu")
+
+
+def test_auto_is_a_gpu_where_there_is_one():
+    assert resolve_device("auto").type == ("cuda" if HAS_CUDA else "cpu")
+
+
+def test_a_device_by_its_name_is_that_device():
+    assert resolve_device("cpu") == CPU
+
+
+@pytest.mark.parametrize("name", ["gpu", "", "cpu:7", "cuda:99", "meta"])
+def test_a_device_that_is_not_here_is_refused_with_the_choices(name):
+    expected = rf"^device={name}; must be one of auto, cpu.* on this machine$"
+    with pytest.raises(ValueError, match=expected):
+        resolve_device(name)
+
+
+@pytest.mark.skipif(HAS_CUDA, reason="there is a CUDA device")
+def test_cuda_is_refused_where_there_is_none():
+    with pytest.raises(ValueError, match=r"^device=cuda; must be one of auto, cpu"):
+        resolve_device("cuda")
+
+
+def test_the_environment_is_plain_json_and_names_what_results_depend_on():
+    environment = describe_environment(CPU)
+    assert json.loads(json.dumps(environment)) == environment
+    assert environment["device_kind"] == "cpu"
+    assert environment["python"] == platform.python_version()
+    assert environment["versions"]["torch"] == torch.__version__.partition("+")[0]
+
+
+def test_the_environment_changes_with_the_number_of_threads(one_thread):
+    assert describe_environment(CPU)["threads"] == 1
+    torch.set_num_threads(2)
+    assert describe_environment(CPU)["threads"] == 2
+
+
+def test_the_peak_is_the_largest_size_sampled_also_when_it_is_given_back():
+    memory = PeakMemory(CPU)
+    memory.sample()
+    before = memory.peak_bytes
+    size = 200_000_000
+    held = torch.ones(size, dtype=torch.uint8)
+    memory.sample()
+    largest = memory.peak_bytes
+    del held
+    memory.sample()
+    # Other threads of the test process may free or take some megabytes meanwhile.
+    assert largest - before == pytest.approx(size, rel=0.1)
+    assert memory.peak_bytes == largest
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not HAS_CUDA, reason="needs a CUDA device")
+def test_on_a_gpu_the_peak_is_the_allocator_s():
+    device = resolve_device("cuda")
+    memory = PeakMemory(device)
+    before = memory.peak_bytes
+    held = torch.ones(100_000_000, dtype=torch.uint8, device=device)
+    del held
+    assert memory.peak_bytes - before >= 100_000_000

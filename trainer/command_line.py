@@ -1,0 +1,27 @@
+"""How the project's commands end: what the user can put right is one line and exit status 2."""
+
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+import click
+
+WRONG_INPUT, INTERRUPTED = 2, 130
+
+
+def run_command(command: click.Command, arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run a command line, this process's unless arguments are given, and exit with its status."""
+    try:
+        status = command.main(arguments, standalone_mode=False)
+    except click.ClickException as error:
+        _end(error.format_message(), error.exit_code)
+    except (ValueError, OSError) as error:
+        _end(str(error), WRONG_INPUT)
+    except (click.Abort, KeyboardInterrupt):
+        _end("interrupted", INTERRUPTED)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _end(message: str, status: int) -> NoReturn:
+    click.echo(f"Error: {message}", err=True)
+    sys.exit(status)
