@@ -4,7 +4,7 @@ from sweeps.engine.run import Sweep, main
 
 FATES = {
     "good": {},
-    "diverges": {"optimizer.name": "adamw", "optimizer.lr": 3e38},
+    "diverges": {"optimizer.name": "adamw", "optimizer.lr": 1e37},
     "breaks": {"optimizer.name": "adamw", "device": "cuda:99"},
     "refused": {"optimizer.momentum": 2.0},
     "also good": {"optimizer.lr": 1e-3},
