@@ -31,14 +31,24 @@ TUNE: dict[str, str] = {
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
     # Tune would replace the handler with which a sweep stops its trials and writes checkpoints.
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    # A sweep goes on from its study. Tune's own copies of its state, taken while it changes, end in
+    # a traceback now and then.
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",
     # Tune's newer console output prints a box for every sweep, however silent it is told to be.
     "RAY_AIR_NEW_OUTPUT": "0",
     # Trials would run in folders of Tune's, where a relative path of the user's means nothing.
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
 }
 
+REPEATABLE: dict[str, str] = {
+    # cuBLAS repeats to the last bit only with a workspace of its own (CUDA's documentation).
+    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+}
+
+DEFAULTS = QUIET | TUNE | REPEATABLE
+
 
 def apply() -> None:
-    """Set QUIET and TUNE as defaults; call it before anything imports ray or mlflow."""
-    for name, value in (QUIET | TUNE).items():
+    """Set the defaults; call it before anything imports ray, mlflow or torch."""
+    for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)

@@ -24,7 +24,7 @@ def own_environment() -> dict[str, str]:
     # Each of these would lead to another head; RAY_ADDRESS even beats `--address`.
     foreign = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_AUTH_TOKEN", "RAY_JOB_HEADERS")
     own = {name: value for name, value in os.environ.items() if name not in foreign}
-    return environment.QUIET | environment.TUNE | own
+    return environment.DEFAULTS | own
 
 
 def tail(text: str) -> str:

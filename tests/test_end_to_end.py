@@ -194,6 +194,13 @@ def test_bad_trials_end_as_what_they_are_and_the_sweep_goes_on(sweep):
     assert errors <= told
 
 
+def test_a_dry_run_says_what_would_run_and_trains_nothing(sweep, first_output):
+    printed = sweep("--trials", 9, "--seed", 5, "--dry-run")
+    assert "9 trials, 2 at a time, each on 1 CPU" in printed
+    assert "ASHA stops the worse half at 1 and 2" in printed
+    assert leaderboard(sweep)["study"] == "lr_momentum"
+
+
 def test_wrong_input_is_one_line_in_a_job_too(sweep):
     printed = sweep("--data", "/nowhere", expect=2)
     assert "Traceback" not in printed
@@ -219,6 +226,7 @@ def test_an_interrupted_sweep_goes_on_where_it_was(local_head, music, tmp_path):
         command, cwd=ROOT, env=variables, capture_output=True, text=True, check=True
     )
     assert "finished" in again.stdout
+    assert "Traceback" not in again.stderr
     rows = [json.loads(line) for line in journal.read_text().splitlines()]
     assert journal.read_text().startswith(before)
     assert [row["step"] for row in rows] == list(range(3, 25, 3))
