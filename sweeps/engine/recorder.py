@@ -52,7 +52,6 @@ class Recorder(tune.Callback):
         self._watcher = watcher
         self._root = root
         self._commit = commit
-        self._suggestions: dict[str, Suggestion] = {}
         self._so_far: dict[str, TrialRecord] = {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -62,7 +61,6 @@ class Recorder(tune.Callback):
     def begin(self, suggestion: Suggestion) -> None:
         """Open the books for a trial that is handed to Tune."""
         name = suggestion.fingerprint
-        self._suggestions[name] = suggestion
         self._so_far[name] = TrialRecord(
             fingerprint=name,
             outcome="interrupted",
@@ -149,6 +147,8 @@ class Recorder(tune.Callback):
         self._watcher.row(record, row)
 
     def _settle(self, name: str, ending: dict[str, Any]) -> None:
+        if name not in self._so_far:
+            return  # settled before Tune had an error of its own, and asked again
         content = self._so_far[name].to_json() | {"outcome": ending["outcome"]}
         content["error"] = ending.get("error", "")
         content["step"] = max(content["step"], ending.get("step", 0))
@@ -162,6 +162,7 @@ class Recorder(tune.Callback):
             error_text=ending.get("traceback", ""),
         )
         self._watcher.ended(record)
+        del self._so_far[name]
 
 
 def _count_parameters(suggestion: Suggestion) -> int:

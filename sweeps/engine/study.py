@@ -75,6 +75,7 @@ class SweepStudy:
         self._running: dict[str, Trial] = {}
         self._to_resume: list[int] = []
         self._untrained: list[TrialRecord] = []
+        self._duplicates_in_a_row = 0
         self._read_history()
         for point in plan.known_points:
             self._study.enqueue_trial(dict(point), skip_if_exists=True)
@@ -94,18 +95,16 @@ class SweepStudy:
             suggestion = self._admit(Trial(self._study, self._to_resume.pop(0)))
             if suggestion is not None:
                 return suggestion
-        duplicates = 0
         while self._count() < self._plan.trials:
+            if self._duplicates_in_a_row >= DUPLICATES_UNTIL_EXHAUSTED:
+                logger.warning(
+                    "the space is exhausted: %d suggestions in a row were recorded already",
+                    self._duplicates_in_a_row,
+                )
+                return None
             suggestion = self._admit(self._study.ask())
             if suggestion is not None:
                 return suggestion
-            duplicates = duplicates + 1 if self._last_was_duplicate else 0
-            if duplicates == DUPLICATES_UNTIL_EXHAUSTED:
-                logger.warning(
-                    "the space is exhausted: %d suggestions in a row were recorded already",
-                    duplicates,
-                )
-                return None
         return None
 
     def report(self, fingerprint: str, *, step: int, value: float) -> None:
@@ -157,7 +156,6 @@ class SweepStudy:
 
     def _admit(self, trial: Trial) -> Suggestion | None:
         """Name a trial and let it run, or tell it at once what is known of it."""
-        self._last_was_duplicate = False
         fields = dict(self._plan.space(trial))
         try:
             config = TrainConfig.from_fields({**self._plan.base, **fields})
@@ -168,6 +166,7 @@ class SweepStudy:
         if fingerprint in self._running or fingerprint in self._records:
             self._tell_duplicate(trial, fingerprint)
             return None
+        self._duplicates_in_a_row = 0
         trial.set_user_attr(_FIELDS, fields)
         trial.set_user_attr(_FINGERPRINT, fingerprint)
         self._running[fingerprint] = trial
@@ -200,7 +199,7 @@ class SweepStudy:
         self._untrained.append(record)
 
     def _tell_duplicate(self, trial: Trial, fingerprint: str) -> None:
-        self._last_was_duplicate = True
+        self._duplicates_in_a_row += 1
         trial.set_user_attr(_DUPLICATE, fingerprint)
         record = self._records.get(fingerprint)
         if record is None or record.outcome == "interrupted":

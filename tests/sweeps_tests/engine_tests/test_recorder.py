@@ -1,0 +1,105 @@
+from types import SimpleNamespace
+
+import pytest
+from ray.tune.schedulers import TrialScheduler
+from tests_support.fake_sweep import new_study, open_sweep
+
+from sweeps.engine.recorder import Recorder
+from sweeps.engine.stopping import SweepStopper
+from sweeps.engine.store import Root
+from sweeps.engine.study import read_records
+from trainer.config import METRIC
+
+
+class Listener:
+    """Stands for MLflow and for who watches: notes every call."""
+
+    def __init__(self):
+        self.heard = []
+
+    def __getattr__(self, name):
+        return lambda *arguments, **named: self.heard.append((name, *arguments))
+
+    def count(self, name):
+        return sum(call[0] == name for call in self.heard)
+
+
+@pytest.fixture
+def desk(tmp_path):
+    """A recorder at work on one trial: its parts, and the trial as Tune has it."""
+    study = new_study()
+    sweep = open_sweep(study, trials=3)
+    stopper = SweepStopper(last_step=80, report_every=10)
+    root = Root.open("root", relative_to=tmp_path, create=True)
+    tracking, watcher = Listener(), Listener()
+    recorder = Recorder(sweep, stopper, tracking, watcher, root=root, commit="c0ffee")
+    suggestion = sweep.next()
+    recorder.begin(suggestion)
+    (root.trials / suggestion.fingerprint).mkdir(parents=True)
+    trial = SimpleNamespace(
+        config={"fingerprint": suggestion.fingerprint}, last_result={}, error_file=None
+    )
+    return SimpleNamespace(**locals())
+
+
+def report(desk, step, value):
+    row = {"step": step, METRIC: value, "seconds": 2.0 * step, "peak_memory_bytes": 1000 - step}
+    result = {"step": step, METRIC: value, "row": row}
+    desk.trial.last_result = result
+    action = desk.stopper.on_trial_result(None, desk.trial, result)
+    desk.recorder.on_trial_result(0, [], desk.trial, result)
+    return action
+
+
+def end(desk, **ending):
+    desk.trial.last_result = {"ending": ending} if ending else desk.trial.last_result
+    desk.recorder.on_trial_complete(0, [], desk.trial)
+    (record,) = read_records(desk.study)
+    return record
+
+
+def test_a_finished_trial_has_its_best_and_last_value_and_the_largest_peak(desk):
+    for step, value in ((40, 1.3), (60, 1.2), (80, 1.4)):
+        report(desk, step, value)
+    record = end(desk, outcome="finished", step=80)
+    assert (record.outcome, record.value, record.last_value) == ("finished", 1.2, 1.4)
+    assert (record.seconds, record.peak_memory_bytes) == (160.0, 960)
+    assert record.parameters == 1_076_546
+    assert desk.root.find_outcome(record.fingerprint) == (desk.study.study_name, record)
+
+
+def test_the_report_that_stopped_a_trial_is_told_too(desk):
+    desk.stopper.remember([("other", {20: 1.0})])
+    assert report(desk, 20, 1.5) == TrialScheduler.STOP
+    record = end(desk)
+    assert (record.outcome, record.step, record.last_value) == ("stopped", 20, 1.5)
+    assert desk.study.get_trials()[0].intermediate_values == {20: 1.5}
+
+
+def test_a_revived_worker_that_tells_its_journal_again_is_heard_once(desk):
+    for step, value in ((10, 1.5), (20, 1.4), (10, 1.5), (20, 1.4), (30, 1.3)):
+        report(desk, step, value)
+    assert desk.tracking.count("add_row") == 3
+    assert desk.watcher.count("row") == 3
+    assert desk.study.get_trials()[0].intermediate_values == {10: 1.5, 20: 1.4, 30: 1.3}
+
+
+@pytest.mark.parametrize(
+    ("text", "outcome"),
+    [
+        ("ray.exceptions.OutOfMemoryError: killed by the memory monitor", "out_of_memory"),
+        ("ray.exceptions.ActorDiedError: the worker died", "failed"),
+    ],
+)
+def test_a_worker_that_died_for_good_says_why(desk, tmp_path, text, outcome):
+    (tmp_path / "error.txt").write_text(f"Failure # 4\n{text}\n")
+    desk.trial.error_file = str(tmp_path / "error.txt")
+    desk.recorder.on_trial_error(0, [], desk.trial)
+    (record,) = read_records(desk.study)
+    assert (record.outcome, record.error) == (outcome, f"its worker died: {text}")
+
+
+def test_a_trial_is_settled_once_however_often_tune_says_it_ended(desk):
+    end(desk, outcome="failed", error="boom")
+    assert end(desk, outcome="finished").outcome == "failed"
+    assert desk.tracking.count("end_trial") == 1
