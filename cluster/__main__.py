@@ -3,7 +3,9 @@
 import logging
 import signal
 import sys
+import time
 from pathlib import Path
+from types import FrameType
 
 import click
 
@@ -11,6 +13,8 @@ from cluster import environment
 from cluster.job import INTERRUPTED, submit
 from cluster.local import LocalHead
 from cluster.ray_cli import ClusterFailed
+
+ONE_SIGNAL_S = 1.0
 
 
 @click.command()
@@ -47,8 +51,18 @@ def _write(line: str) -> None:
 def _run() -> int:
     environment.apply()
     logging.basicConfig(format="%(message)s")
+    interrupted_s = float("-inf")
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        nonlocal interrupted_s
+        now_s = time.monotonic()
+        # What comes again at once is the same signal, a process group's and its parent's.
+        if now_s - interrupted_s > ONE_SIGNAL_S:
+            interrupted_s = now_s
+            raise KeyboardInterrupt
+
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)  # all of them end a job in good order
+        signal.signal(number, interrupt)  # all of them end a job in good order
     try:
         return int(main(standalone_mode=False))
     except click.ClickException as error:

@@ -74,8 +74,12 @@ def _train_and_show(config: TrainConfig, out: Path | None, *, resume: bool) -> N
         result = train(config, report=show, folder=out, resume_from=out if resume else None)
     click.echo(
         f"{result.outcome} at step {result.step} ({seconds:.1f} s of audio each): "
-        f"best validation {result.value}, do nothing {do_nothing:.4f} {result.reason}"
+        f"best validation {_shown(result.value)}, do nothing {do_nothing:.4f} {result.reason}"
     )
+
+
+def _shown(value: float | None) -> str:
+    return "none" if value is None else f"{value:.4f}"
 
 
 if __name__ == "__main__":

@@ -217,8 +217,8 @@ def find_sweep_run(client: MlflowClient, sweep: str | None) -> Run:
     name = None if sweep is None else sweep.partition("@")[0]
     known = [e for e in client.search_experiments() if name in (None, e.name)]
     ids = [experiment.experiment_id for experiment in known]
-    study = f" and tags.study = '{sweep}'" if sweep is not None and "@" in sweep else ""
-    runs = client.search_runs(ids, f"tags.kind = 'sweep'{study}") if ids else []
+    setting = f" and tags.setting = '{sweep}'" if sweep is not None and "@" in sweep else ""
+    runs = client.search_runs(ids, f"tags.kind = 'sweep'{setting}") if ids else []
     if not runs:
         raise ValueError(f"sweep={sweep or 'any'}; must be one that this MLflow store knows")
     return max(runs, key=lambda run: int(run.data.tags["turn"]))

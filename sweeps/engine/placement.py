@@ -1,10 +1,13 @@
 """What a trial is placed on, and how many fit at once."""
 
+import logging
 from dataclasses import dataclass
 
 from sweeps.engine.options import SweepOptions
 
 CPUS_PER_TRIAL = 1
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,11 +36,13 @@ def place(options: SweepOptions, machines: Machines) -> Placement:
     gpus = options.gpus_per_trial
     if gpus is None:
         gpus = 1.0 if machines.gpus else 0.0
-    if gpus > machines.gpus:
-        allowed = f"at most {machines.gpus:g}, the GPUs that are there"
+    if not 0 <= gpus <= machines.gpus:
+        allowed = f"from 0 to {machines.gpus:g}, the GPUs that are there"
         raise ValueError(f"gpus-per-trial={gpus:g}; must be {allowed}")
     fitting = machines.cpus // CPUS_PER_TRIAL
     if gpus:
         fitting = min(fitting, int(machines.gpus / gpus))
     slots = max(1, min(fitting, options.concurrency or fitting))
+    if options.concurrency is not None and options.concurrency > slots:
+        logger.warning("concurrency=%d: no more than %d fit at once", options.concurrency, slots)
     return Placement(cpus=CPUS_PER_TRIAL, gpus=gpus, slots=slots)

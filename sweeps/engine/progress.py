@@ -23,10 +23,12 @@ class ProgressTable:
         self._line(record, record.last_value, "")
 
     def ended(self, record: TrialRecord) -> None:
-        """Show how a trial ended, with its best validation."""
+        """Show how a trial ended, and its best validation where that was not the last."""
         note = f": {record.error}" if record.error and record.outcome != "stopped" else ""
         source = f" (taken over from {record.taken_over_from})" if record.taken_over_from else ""
-        self._line(record, record.value, record.outcome + note + source)
+        is_best_last = record.value == record.last_value
+        best = "" if is_best_last else f", best {format_number(record.value)}"
+        self._line(record, record.last_value, record.outcome + best + note + source)
 
     def _line(self, record: TrialRecord, value: float | None, outcome: str) -> None:
         number = self._numbers.setdefault(record.fingerprint, len(self._numbers) + 1)

@@ -166,16 +166,15 @@ def open_study(
 
 
 def find_study(storage: BaseStorage, sweep: str) -> Study:
-    """Return the study called `name@setting`, or the one that ran last under the name `sweep`.
+    """Return the study of `name@setting`, or the one that ran last under the name `sweep`.
 
     Raises ValueError listing the sweeps there are.
     """
     known = [s for s in optuna.get_all_study_summaries(storage) if _facts_of(s)]
-    exact = [s for s in known if "@" in sweep and s.study_name == sweep]
-    named = [s for s in known if _facts_of(s)["sweep"] == sweep]
-    candidates = exact or sorted(named, key=lambda s: s.user_attrs.get(TURN, 0))
+    fitting = [s for s in known if sweep in _names_of(s)]
+    candidates = sorted(fitting, key=lambda s: s.user_attrs.get(TURN, 0))
     if not candidates:
-        there = ", ".join(sorted({_facts_of(s)["sweep"] for s in known})) or "none yet"
+        there = ", ".join(sorted({name for s in known for name in _names_of(s)})) or "none yet"
         raise ValueError(f"sweep={sweep}; must be one of the sweeps there are: {there}")
     return optuna.load_study(storage=storage, study_name=candidates[-1].study_name)
 
@@ -195,6 +194,12 @@ def read_run_ids(study: Study) -> dict[str, str]:
     """Return each trial's MLflow run by fingerprint."""
     attributes = study.user_attrs
     return {k.removeprefix(_RUN): v for k, v in attributes.items() if k.startswith(_RUN)}
+
+
+def _names_of(summary: StudySummary) -> tuple[str, str]:
+    """Return the sweep's name, which settings share, and the name with the setting."""
+    facts = _facts_of(summary)
+    return facts["sweep"], f"{facts['sweep']}@{facts['setting']}"
 
 
 def _facts_of(summary: StudySummary) -> Facts:

@@ -7,6 +7,7 @@ import shutil
 import signal
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
@@ -30,6 +31,8 @@ from sweeps.engine.trial import TrialContext, run_trial
 from trainer.config import METRIC
 
 WORKER_DEATHS_FORGIVEN = 3
+ONE_SIGNAL_S = 1.0
+"""What comes again sooner is the same signal: a process group's and its parent's."""
 
 
 @contextlib.contextmanager
@@ -125,6 +128,7 @@ def _open_tracking(setting: Setting, study: Study) -> Tracking:
             "commit": setting.options.commit,
             "data": setting.data.fingerprint,
             "size": setting.size,
+            "setting": f"{setting.sweep.name}@{setting.key}",
         },
         tracking_uri=setting.inputs.tracking_uri,
         artifacts=setting.root.path / "mlflow-artifacts" if is_local else None,
@@ -154,10 +158,15 @@ def _stop_on_signal(setting: Setting, *, show: Callable[[str], None]) -> Iterato
     stop_file = _stop_file(setting)
     stop_file.unlink(missing_ok=True)
     asked = threading.Event()
+    asked_at_s = 0.0
 
     def ask(number: int, frame: FrameType | None) -> None:
+        nonlocal asked_at_s
         if asked.is_set():
-            os._exit(128 + number)
+            if time.monotonic() - asked_at_s > ONE_SIGNAL_S:
+                os._exit(128 + number)
+            return
+        asked_at_s = time.monotonic()
         asked.set()
         stop_file.touch()
         show(f"{signal.Signals(number).name}: trials write their checkpoints and end")

@@ -25,13 +25,13 @@ def test_a_report_shows_what_varies_the_current_validation_and_the_gain():
     ]
 
 
-def test_an_ending_shows_the_best_validation_and_the_outcome():
+def test_an_ending_shows_the_outcome_and_the_best_where_it_was_not_the_last():
     *_, line = shown(("ended", record(outcome="finished")))
-    assert line.split()[-4:] == ["1.2000", "+20.0", "%", "finished"]
+    assert line.split()[-6:] == ["1.3500", "+10.0", "%", "finished,", "best", "1.2000"]
 
 
 def test_a_bad_ending_says_why():
-    bad = record(outcome="diverged", value=None, error="loss=nan at step 3")
+    bad = record(outcome="diverged", value=None, last_value=None, error="loss=nan at step 3")
     assert shown(("ended", bad))[-1].endswith("diverged: loss=nan at step 3")
 
 

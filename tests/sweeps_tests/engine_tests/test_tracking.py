@@ -180,7 +180,9 @@ def test_best_is_the_finished_run_with_the_lowest_value(sweep):
 
 def test_best_is_of_the_setting_that_ran_last(sweep):
     write(sweep, A, value=1.0)
-    write(dataclasses.replace(sweep, study="lr_momentum@0123abcd", turn=2), B, value=1.9)
+    other = {"study": "lr_momentum@0123abcd", "turn": 2}
+    tags = {"setting": "lr_momentum@0123abcd"}
+    write(dataclasses.replace(sweep, **other, tags=tags), B, value=1.9)
     with open_client(sweep.tracking_uri) as client:
         assert find_trial_run(client, "best:lr_momentum").data.tags["fingerprint"] == B
         write(dataclasses.replace(sweep, turn=3))
