@@ -205,18 +205,19 @@ def test_an_interrupted_trial_keeps_what_is_known_of_it():
     assert (record.step, record.seconds, record.parameters) == (10, 7.0, 5)
 
 
-def test_a_resumed_trial_that_needs_no_training_does_not_end_the_sweep():
+def test_a_resumed_trial_that_needs_no_training_does_not_keep_the_others_back():
     study = new_study()
     first = open_sweep(study, trials=4)
-    left = first.next()  # and then the driver was killed; another sweep finished it meanwhile
+    done, left = first.next(), first.next()  # and then the driver was killed
 
-    def find(fingerprint):
+    def find(fingerprint):  # another sweep finished one of them meanwhile
         known = TrialRecord(fingerprint=fingerprint, outcome="finished", value=1.1)
-        return known if fingerprint == left.fingerprint else None
+        return known if fingerprint == done.fingerprint else None
 
     again = SweepStudy(study, plan(trials=4), find_finished=find)
+    assert again.next() == left
+    assert [record.fingerprint for record in again.take_untrained()] == [done.fingerprint]
     assert again.next() is not None
-    assert [record.fingerprint for record in again.take_untrained()] == [left.fingerprint]
 
 
 def test_what_a_killed_driver_recorded_and_did_not_tell_is_told():
