@@ -1,8 +1,42 @@
 """Paths and database URLs as a user gives them, made absolute: a job runs elsewhere."""
 
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sweeps.engine.store import Root
 
 _SQLITE = "sqlite:///"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Places:
+    """Where a user says that sweeps and their records are."""
+
+    storage: str
+    study_storage: str | None = None
+    """None: the storage root's own."""
+    tracking_uri: str | None = None
+    """None: the storage root's own. Given, a trial's record is MLflow's."""
+    relative_to: Path = field(default_factory=Path.cwd)
+
+    def root(self, *, create: bool = False) -> "Root":
+        """Open the storage root. Raises ValueError for what is none."""
+        from sweeps.engine.store import Root  # brings Optuna, which --help does not wait for
+
+        return Root.open(self.storage, relative_to=self.relative_to, create=create)
+
+    def study_url(self) -> str:
+        """Return the URL of the studies' database, which must exist when it is a file."""
+        return self._database("study-storage", self.study_storage or self.root().study_url)
+
+    def tracking_url(self) -> str:
+        """Return the URL of MLflow's store, which must exist when it is a file."""
+        return self._database("tracking-uri", self.tracking_uri or self.root().tracking_uri)
+
+    def _database(self, name: str, url: str) -> str:
+        return resolve_database(name, url, relative_to=self.relative_to, must_exist=True)
 
 
 def resolve_path(field: str, text: str, *, relative_to: Path) -> Path:

@@ -3,34 +3,37 @@
 from collections.abc import Sequence
 
 from sweeps.engine.leaderboard import read_leaderboard
-from sweeps.engine.places import resolve_database
-from sweeps.engine.store import BEST, Root, find_study, open_optuna
+from sweeps.engine.places import Places
+from sweeps.engine.store import BEST, find_study, open_optuna
 from trainer.journal import Row
 from trainer.record import Record, read_record
 
 
-def find_on_disk(trial: str, root: Root, *, study_url: str) -> tuple[Record, Sequence[Row]]:
-    """Return a trial's record and journal, by its fingerprint or as `best:SWEEP`.
+def find_record(trial: str, places: Places) -> tuple[Record, Sequence[Row]]:
+    """Return a trial's record and curve, by its fingerprint or as `best:SWEEP`.
 
-    Raises ValueError when there is no such trial, or its record is damaged.
+    They are the storage root's, or MLflow's where a tracking URI is given. Raises ValueError when
+    there is no such trial, or its record is damaged.
     """
-    fingerprint = trial
-    if trial.startswith(BEST):
-        url = resolve_database("study-storage", study_url, relative_to=root.path, must_exist=True)
-        board = read_leaderboard(find_study(open_optuna(url), trial.removeprefix(BEST)))
-        with_reports = [entry for entry in board["trials"] if entry["value"] is not None]
-        if not with_reports:
-            raise ValueError(f"trial={trial}; must be of a sweep with a trial that has a report")
-        fingerprint = with_reports[0]["fingerprint"]
-    folder = root.trial_folder(fingerprint)
-    return read_record(folder), root.read_rows(fingerprint)
+    if places.tracking_uri is not None:
+        return _find_in_mlflow(trial, places.tracking_url())
+    root = places.root()
+    fingerprint = find_fingerprint(trial, places)
+    return read_record(root.trial_folder(fingerprint)), root.read_rows(fingerprint)
 
 
-def find_in_mlflow(trial: str, tracking_uri: str) -> tuple[Record, Sequence[Row]]:
-    """Return a trial's record and curve as MLflow keeps them, likewise.
+def find_fingerprint(trial: str, places: Places) -> str:
+    """Return the fingerprint that `trial` is or, as `best:SWEEP`, means in the study."""
+    if not trial.startswith(BEST):
+        return trial
+    board = read_leaderboard(find_study(open_optuna(places.study_url()), trial.removeprefix(BEST)))
+    with_reports = [entry for entry in board["trials"] if entry["value"] is not None]
+    if not with_reports:
+        raise ValueError(f"trial={trial}; must be of a sweep with a trial that has a report")
+    return str(with_reports[0]["fingerprint"])
 
-    Raises ValueError when it has no such trial.
-    """
+
+def _find_in_mlflow(trial: str, tracking_uri: str) -> tuple[Record, Sequence[Row]]:
     from sweeps.engine.mlflow_runs import find_trial_run, open_client, read_run
 
     with open_client(tracking_uri) as client:
