@@ -100,12 +100,16 @@ class UNetStage(nn.Module):
 class WaveformUNet(nn.Module):
     """The log's waveform net (output23 on): clips [batch, sample] to clips of the same shape.
 
-    The number of samples must be a multiple of the product of the factors; ValueError otherwise.
+    The number of samples must be a multiple of the product of the factors, `length_multiple`;
+    ValueError otherwise. An output sample depends on inputs no more than `reach_samples` away, and
+    moving the input by a multiple of `grid_samples` moves the output likewise, but for its edges.
     """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.length_multiple = config.length_multiple
+        self.grid_samples = config.length_multiple
+        self.reach_samples = _waveform_reach(config)
         self.adds_input = config.output == "difference"
         widths = zip(config.channels, config.channels[1:], strict=False)
         sizes = zip(widths, config.blocks, config.factors, strict=True)
@@ -140,11 +144,17 @@ class SpectrogramNet(nn.Module):
 
     Reads log-magnitudes as one channel per frequency bin and gives, for each bin and frame, a
     log-gain and a turn of phase. With output `difference` they apply to the input's spectrum and
-    start at zero; with `direct` the gain is the magnitude itself.
+    start at zero; with `direct` the gain is the magnitude itself. `grid_samples` and
+    `reach_samples` are as in WaveformUNet.
     """
+
+    length_multiple = 1
+    grid_samples = HOP_SAMPLES
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
+        blocks_reach = sum(config.blocks) * (config.kernel_size // 2) * HOP_SAMPLES
+        self.reach_samples = N_FFT + blocks_reach
         self.changes_input = config.output == "difference"
         bins = N_FFT // 2 + 1
         layers: list[nn.Module] = []
@@ -175,6 +185,19 @@ class SpectrogramNet(nn.Module):
             spectrum = spectrum / spectrum.abs().clamp_min(MAGNITUDE_FLOOR)
         restored = spectrum * torch.polar(log_gain.exp(), turn)
         return torch.istft(restored, N_FFT, HOP_SAMPLES, window=self.window, length=clips.shape[-1])
+
+
+def _waveform_reach(config: ModelConfig) -> int:
+    """Return how far from an output sample the farthest input is that it depends on.
+
+    All blocks of a stage, on the way down and up, look half a kernel to each side, in steps of the
+    stage's stride; both ways a sample stands for its whole patch.
+    """
+    stride, reach = 1, 0
+    for blocks, factor in zip(config.blocks, config.factors, strict=True):
+        stride *= factor
+        reach += 2 * blocks * (config.kernel_size // 2) * stride
+    return reach + stride - 1
 
 
 def _start_at_zero(layer: nn.Module) -> None:

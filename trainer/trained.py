@@ -1,0 +1,41 @@
+"""A trained net, as a trial's folder and an exported one hold it: its record and its weights."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+
+from trainer.checkpoint import BEST, load_best
+from trainer.models import SpectrogramNet, WaveformUNet, build_model
+from trainer.record import Record, read_record
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """A trial's record, and the folder with the weights that validated best."""
+
+    record: Record
+    folder: Path
+
+    def load(self, device: torch.device) -> WaveformUNet | SpectrogramNet:
+        """Return the net in eval mode.
+
+        Raises ValueError when the weights are damaged, or those of another net.
+        """
+        path = self.folder / BEST
+        net = build_model(self.record.config.model)
+        try:
+            net.load_state_dict(load_best(self.folder))
+        except (OSError, SafetensorError, RuntimeError) as error:
+            reason = str(error).strip().split("\n", 1)[0]
+            raise ValueError(f"weights={path}; must be the record's net's: {reason}") from error
+        return net.to(device).eval()
+
+
+def read_trained(folder: Path) -> Trained:
+    """Find a trained net in a folder. Raises ValueError when it has no record or no weights."""
+    record = read_record(folder)
+    if not (folder / BEST).is_file():
+        raise ValueError(f"weights={folder / BEST}; must exist: this trial never validated")
+    return Trained(record=record, folder=folder)
