@@ -5,8 +5,10 @@ import signal
 import click
 
 import cluster.environment
+from sweeps.commands.damage import damage
 from sweeps.commands.leaderboard import leaderboard
 from sweeps.commands.rerun import rerun
+from sweeps.commands.restore import restore
 from sweeps.commands.ui import ui
 from trainer.command_line import run_command
 
@@ -16,7 +18,7 @@ def commands() -> None:
     """Look at sweeps, and use their trials. `make sweep` starts one."""
 
 
-for command in (leaderboard, rerun, ui):
+for command in (damage, leaderboard, rerun, restore, ui):
     commands.add_command(command)
 
 

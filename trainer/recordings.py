@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import uuid
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -37,7 +38,8 @@ PREPROCESSING_REVISION = 1
 """Raised whenever a file is decoded to other samples, or judged otherwise, than before."""
 
 _BLOCK_VALUES = 1 << 20
-_UNKNOWN_FRAMES = 2**63 - 1
+UNKNOWN_FRAMES = 2**63 - 1
+"""What libsndfile says where a file does not tell its length."""
 _SYSTEM_ERROR = 2
 """libsndfile's SF_ERR_SYSTEM."""
 
@@ -73,14 +75,7 @@ def decode(path: Path) -> Samples:
     short nothing tells what is missing (an MP3's length is an estimate): they are just shorter.
     Raises OSError where this time the file cannot be read.
     """
-    try:
-        mono, rate_hz = _read_mono(path)
-    except soundfile.LibsndfileError as error:
-        if error.code == _SYSTEM_ERROR:
-            raise OSError(errno.EIO, "cannot be read", str(path)) from error
-        raise UnusableRecording(f"unreadable: {error.error_string.rstrip('.')}") from error
-    except UnicodeEncodeError as error:
-        raise UnusableRecording("unreadable: its name is not valid text") from error
+    mono, rate_hz = read_mono(path)
     seconds = len(mono) / rate_hz
     if len(mono) == 0:
         raise UnusableRecording("empty")
@@ -88,7 +83,68 @@ def decode(path: Path) -> Samples:
         raise UnusableRecording(f"too short: {seconds:.2f} s, under {MIN_SECONDS} s")
     if max(mono.max(), -mono.min()) < MIN_PEAK:
         raise UnusableRecording("silent")
-    return _resample(mono, rate_hz)
+    return resample(mono, rate_hz)
+
+
+def read_mono(path: Path) -> tuple[Samples, int]:
+    """Return a recording, however short or silent, as float32 [sample] at its own rate in Hz.
+
+    Channels are averaged, one copy is held. Raises as `decode` does.
+    """
+    mono = array.array("f")
+    with open_stream(path) as stream:
+        for block in read_blocks(stream):
+            mono.frombytes(block.mean(axis=1).tobytes())  # [frame, channel] -> [frame]
+        return np.frombuffer(mono, dtype=np.float32), stream.samplerate
+
+
+def resample(samples: Samples, rate_hz: int) -> Samples:
+    """Return samples at 44.1 kHz: flat to 0.9 of the lower Nyquist rate, -100 dB from there on.
+
+    A polyphase filter grows with the larger term of the rates' ratio, torchaudio's with the
+    product of both: 44,056 Hz took 12 s and 2 GB there. No usual ratio meets the limit here.
+    """
+    ratio = Fraction(SAMPLE_RATE_HZ, rate_hz).limit_denominator(1 << 15)
+    if ratio == 1:
+        return samples
+    larger = max(ratio.numerator, ratio.denominator)
+    taps = firwin(2 * 64 * larger + 1, 0.95 / larger, window=("kaiser", 10.06))
+    window = taps.astype(np.float32)  # float64 taps would bring float64 samples
+    resampled = resample_poly(samples, ratio.numerator, ratio.denominator, window=window)
+    return np.asarray(resampled, dtype=np.float32)
+
+
+@contextlib.contextmanager
+def open_stream(path: Path) -> Iterator[soundfile.SoundFile]:
+    """Open a recording for `read_blocks`. Errors as `decode` has them, inside the context too."""
+    try:
+        with _Stream(str(path)) as stream:
+            low, high = RATES_HZ
+            if not low <= stream.samplerate <= high:
+                rate = f"sample rate {stream.samplerate} Hz"
+                raise UnusableRecording(f"{rate}; {low} to {high} are read")
+            yield stream
+    except soundfile.LibsndfileError as error:
+        if error.code == _SYSTEM_ERROR:
+            raise OSError(errno.EIO, "cannot be read", str(path)) from error
+        raise UnusableRecording(f"unreadable: {error.error_string.rstrip('.')}") from error
+    except UnicodeEncodeError as error:
+        raise UnusableRecording("unreadable: its name is not valid text") from error
+
+
+def read_blocks(stream: soundfile.SoundFile) -> Iterator[Samples]:
+    """Yield all of a recording as float32 [frame, channel], at its own rate, in blocks.
+
+    Raises UnusableRecording at NaN, values far out of scale, and an end before the one claimed.
+    """
+    frames_at_once, frames = max(1, _BLOCK_VALUES // stream.channels), 0
+    while len(block := stream.read(frames_at_once, dtype="float32", always_2d=True)):
+        _check_values(block)
+        frames += len(block)
+        yield block
+    is_exact = stream.format != "MP3" and stream.frames != UNKNOWN_FRAMES
+    if is_exact and frames < stream.frames:
+        raise UnusableRecording(f"cut short: {frames} of {stream.frames} samples")
 
 
 class Memo:
@@ -156,45 +212,12 @@ class _Stream(soundfile.SoundFile):  # type: ignore[misc]  # soundfile has no ty
         return False
 
 
-def _read_mono(path: Path) -> tuple[Samples, int]:
-    """Return float32 [sample] at the file's own rate, and that rate, holding one copy of it."""
-    mono = array.array("f")
-    with _Stream(str(path)) as stream:
-        low, high = RATES_HZ
-        if not low <= stream.samplerate <= high:
-            raise UnusableRecording(f"sample rate {stream.samplerate} Hz; {low} to {high} are read")
-        frames = max(1, _BLOCK_VALUES // stream.channels)
-        while len(block := stream.read(frames, dtype="float32", always_2d=True)):
-            _check_values(block)
-            mono.frombytes(block.mean(axis=1).tobytes())  # [frame, channel] -> [frame]
-        is_exact = stream.format != "MP3" and stream.frames != _UNKNOWN_FRAMES
-        if is_exact and len(mono) < stream.frames:
-            raise UnusableRecording(f"cut short: {len(mono)} of {stream.frames} samples")
-        return np.frombuffer(mono, dtype=np.float32), stream.samplerate
-
-
 def _check_values(block: Samples) -> None:
     peak = float(np.abs(block).max())
     if not np.isfinite(peak):
         raise UnusableRecording("NaN or infinite samples")
     if peak > MAX_PEAK:
         raise UnusableRecording(f"peak {peak:.4g}; samples must lie in [-1, 1]")
-
-
-def _resample(samples: Samples, rate_hz: int) -> Samples:
-    """Return samples at 44.1 kHz: flat to 0.9 of the lower Nyquist rate, -100 dB from there on.
-
-    A polyphase filter grows with the larger term of the rates' ratio, torchaudio's with the
-    product of both: 44,056 Hz took 12 s and 2 GB there. No usual ratio meets the limit here.
-    """
-    ratio = Fraction(SAMPLE_RATE_HZ, rate_hz).limit_denominator(1 << 15)
-    if ratio == 1:
-        return samples
-    larger = max(ratio.numerator, ratio.denominator)
-    taps = firwin(2 * 64 * larger + 1, 0.95 / larger, window=("kaiser", 10.06))
-    window = taps.astype(np.float32)  # float64 taps would bring float64 samples
-    resampled = resample_poly(samples, ratio.numerator, ratio.denominator, window=window)
-    return np.asarray(resampled, dtype=np.float32)
 
 
 def _decoder() -> list[object]:

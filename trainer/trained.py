@@ -5,9 +5,11 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
+from torch import Tensor
+from torch.nn import functional as F
 
 from trainer.checkpoint import BEST, load_best
-from trainer.models import SpectrogramNet, WaveformUNet, build_model
+from trainer.models import N_FFT, SpectrogramNet, WaveformUNet, build_model
 from trainer.record import Record, read_record
 
 
@@ -39,3 +41,16 @@ def read_trained(folder: Path) -> Trained:
     if not (folder / BEST).is_file():
         raise ValueError(f"weights={folder / BEST}; must exist: this trial never validated")
     return Trained(record=record, folder=folder)
+
+
+@torch.inference_mode()
+def restore_clips(net: WaveformUNet | SpectrogramNet, clips: Tensor) -> Tensor:
+    """Return what a net makes of clips [clip, sample] at 44.1 kHz, whatever their length.
+
+    What the net cannot take as it is has zeros added after it, and cut off again.
+    """
+    samples = clips.shape[-1]
+    multiple = net.length_multiple
+    padded = -(-max(samples, N_FFT) // multiple) * multiple
+    restored: Tensor = net(F.pad(clips, (0, padded - samples)))
+    return restored[..., :samples].float()

@@ -1,12 +1,15 @@
-"""Finding one trial's record again: on the storage root's disk, or in MLflow."""
+"""Finding one trial again, its record or its net: on the storage root's disk, or in MLflow."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from sweeps.engine.leaderboard import read_leaderboard
-from sweeps.engine.places import Places
-from sweeps.engine.store import BEST, find_study, open_optuna
+from sweeps.engine.places import Places, resolve_path
+from sweeps.engine.store import BEST, find_study, is_fingerprint, open_optuna
+from trainer.checkpoint import BEST as WEIGHTS
 from trainer.journal import Row
 from trainer.record import Record, read_record
+from trainer.trained import Trained, read_trained
 
 
 def find_record(trial: str, places: Places) -> tuple[Record, Sequence[Row]]:
@@ -22,15 +25,51 @@ def find_record(trial: str, places: Places) -> tuple[Record, Sequence[Row]]:
     return read_record(root.trial_folder(fingerprint)), root.read_rows(fingerprint)
 
 
+def find_trained(trial: str, places: Places) -> Trained:
+    """Return a trained net, by its trial's fingerprint, as `best:SWEEP` (the best trial that has
+    weights), or by the folder that `unshift export` wrote.
+
+    A trial's is the storage root's, or MLflow's where a tracking URI is given. Raises ValueError
+    when there is none.
+    """
+    if not (is_fingerprint(trial) or trial.startswith(BEST)):
+        return read_trained(_exported_folder(trial, places))
+    if places.tracking_uri is not None:
+        from sweeps.engine.published import fetch
+
+        cache = places.root(create=True).cache
+        return read_trained(fetch(trial, places.tracking_url(), cache=cache))
+    root = places.root()
+    if is_fingerprint(trial):
+        return read_trained(root.trial_folder(trial))
+    ranked = _with_reports(trial, places)
+    folders = (root.trial_folder(fingerprint) for fingerprint in ranked)
+    best = next((folder for folder in folders if (folder / WEIGHTS).is_file()), None)
+    if best is None:
+        raise ValueError(f"trial={trial}; must be of a sweep whose weights are in {root.trials}")
+    return read_trained(best)
+
+
 def find_fingerprint(trial: str, places: Places) -> str:
     """Return the fingerprint that `trial` is or, as `best:SWEEP`, means in the study."""
-    if not trial.startswith(BEST):
-        return trial
+    return _with_reports(trial, places)[0] if trial.startswith(BEST) else trial
+
+
+def _with_reports(trial: str, places: Places) -> list[str]:
+    """Return the fingerprints of the sweep in `best:SWEEP` that were validated, best first."""
     board = read_leaderboard(find_study(open_optuna(places.study_url()), trial.removeprefix(BEST)))
-    with_reports = [entry for entry in board["trials"] if entry["value"] is not None]
-    if not with_reports:
+    found = [str(entry["fingerprint"]) for entry in board["trials"] if entry["value"] is not None]
+    if not found:
         raise ValueError(f"trial={trial}; must be of a sweep with a trial that has a report")
-    return str(with_reports[0]["fingerprint"])
+    return found
+
+
+def _exported_folder(trial: str, places: Places) -> Path:
+    folder = resolve_path("trial", trial, relative_to=places.relative_to)
+    if not folder.is_dir():
+        allowed = f"16 hex digits, {BEST}SWEEP, or a folder that unshift export wrote"
+        raise ValueError(f"trial={trial}; must be {allowed}")
+    return folder
 
 
 def _find_in_mlflow(trial: str, tracking_uri: str) -> tuple[Record, Sequence[Row]]:

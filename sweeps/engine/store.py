@@ -125,9 +125,14 @@ class Root:
             yield
 
 
+def is_fingerprint(trial: str) -> bool:
+    """Whether a text could be a trial's name."""
+    return len(trial) == 16 and set(trial) <= set("0123456789abcdef")
+
+
 def check_fingerprint(trial: str) -> str:
     """Return a trial's name as it is. Raises ValueError for what is no fingerprint."""
-    if len(trial) != 16 or not set(trial) <= set("0123456789abcdef"):
+    if not is_fingerprint(trial):
         raise ValueError(f"trial={trial}; must be 16 hex digits, or {BEST}SWEEP")
     return trial
 
