@@ -1,13 +1,95 @@
-"""What all tests share: the project's environment variables, and one Ray head."""
+"""What all tests share: the project's environment variables, small recordings and configurations,
+and one Ray head."""
 
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
+import soundfile
+import torch
 
 from cluster import environment
 from cluster.local import LocalHead
+from trainer.config import SAMPLE_RATE_HZ, TrainConfig
+from trainer.data import open_data
 
 environment.apply()
+
+TINY_NETS = {
+    "spectrogram": {
+        "model.family": "spectrogram",
+        "model.channels": (16,),
+        "model.blocks": (1,),
+        "model.factors": (),
+    },
+    "waveform": {
+        "model.family": "waveform",
+        "model.channels": (1, 4, 8),
+        "model.blocks": (1, 1),
+        "model.factors": (4, 2),
+    },
+}
+"""Fields of the smallest net of each family that still has every kind of layer."""
+
+
+@pytest.fixture
+def one_thread():
+    """Train on one thread: tiny tensors gain nothing from more, and the cores are shared."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def shared_cache(tmp_path_factory):
+    """A cache for decoded recordings, so that each data set is decoded once."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
+def recordings(tmp_path_factory):
+    """A folder of six recordings of 1.5 s: noisy chords, each on a pitch of its own."""
+    folder = tmp_path_factory.mktemp("recordings")
+    time_s = np.arange(SAMPLE_RATE_HZ * 3 // 2) / SAMPLE_RATE_HZ
+    for number in range(6):
+        hz = 110 * 1.5**number
+        chord = sum(np.sin(2 * np.pi * hz * k * time_s) / k for k in (1, 2, 3, 5))
+        noise = np.random.default_rng(number).normal(0, 0.02, len(time_s))
+        soundfile.write(folder / f"{number}.wav", 0.2 * chord + noise, SAMPLE_RATE_HZ, "PCM_16")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def data(recordings, shared_cache):
+    """The data set of those recordings."""
+    return open_data(str(recordings), shared_cache)
+
+
+@pytest.fixture
+def tiny_config(recordings, shared_cache):
+    """Return a function from changed fields to a configuration that trains in a second."""
+
+    def build(**changes):
+        named = {name.replace("__", "."): value for name, value in changes.items()}
+        net = TINY_NETS[named.get("model.family", "spectrogram")]
+        fields = {
+            "data.path": str(recordings),
+            "data.cache": str(shared_cache),
+            "data.clip_samples": 4096,
+            "data.batch_size": 2,
+            **net,
+            "model.kernel_size": 3,
+            "model.output": "difference",
+            "validation.clips": 2,
+            "validation.clip_samples": 8192,
+            "steps": 4,
+            "report_every": 2,
+            "device": "cpu",
+        }
+        return TrainConfig.from_fields(fields | named)
+
+    return build
 
 
 @pytest.fixture(scope="session")

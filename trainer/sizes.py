@@ -24,6 +24,15 @@ SIZES: Mapping[str, Mapping[str, object]] = {
 }
 
 
+_REPORTS = 8
+"""At least so many validations in a trial, however short: ASHA judges at them."""
+
+
+def length_fields(steps: int, *, report_every: int) -> dict[str, object]:
+    """Return the fields of a trial of so many steps that reports as usual, or more often."""
+    return {"steps": steps, "report_every": max(1, min(report_every, steps // _REPORTS))}
+
+
 def default_size(*, has_gpu: bool) -> tuple[str, str]:
     """Return the size to use where none is asked for, and the reason in words."""
     if has_gpu:

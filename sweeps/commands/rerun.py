@@ -1,22 +1,27 @@
 """`unshift rerun`."""
 
 import json
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from cluster.commit import commit_of
 from sweeps.commands.options import device_option, json_option, places_options
 from sweeps.engine.places import Places, resolve_path
+from trainer.command_line import INTERRUPTED
+from trainer.config import METRIC
 
 if TYPE_CHECKING:
     from sweeps.engine.rerun import Comparison
     from trainer.config import TrainConfig
     from trainer.journal import Row
     from trainer.record import Record
+    from trainer.train import TrainResult
 
 EXIT_DIFFERENT = 3
 
@@ -24,17 +29,27 @@ EXIT_DIFFERENT = 3
 @click.command()
 @click.argument("trial", metavar="TRIAL|best:SWEEP")
 @click.option("--steps", type=click.IntRange(min=1), help="Train so many, up to the next report.")
+@click.option("--full", is_flag=True, help="Train the log's 10,000 steps, or --steps, and keep it.")
 @click.option("--data", help="Where the recordings are here, if not where they were.")
 @device_option
 @places_options
 @json_option
 def rerun(
-    trial: str, steps: int | None, data: str | None, device: str, as_json: bool, **places: Any
+    trial: str,
+    steps: int | None,
+    full: bool,
+    data: str | None,
+    device: str,
+    as_json: bool,
+    **places: Any,
 ) -> None:
     """Train TRIAL again here, without Ray, and compare with its record.
 
     The record is the storage root's, or MLflow's with --tracking-uri. Exits with 0 when it came
     out the same, with 3 when not.
+
+    With --full, train TRIAL's recipe at the log's length instead, as a trial of its own in the
+    storage root, for restore to use. Ctrl-C stops it in good order; the same command goes on.
     """
     from sweeps.engine.recorded import find_record
     from sweeps.engine.rerun import rows_up_to
@@ -42,6 +57,8 @@ def rerun(
     where = Places(**places)
     record, rows = find_record(trial, where)
     config = _config_here(record, where, data=data, device=device)
+    if full:
+        sys.exit(_train_full(record, config, steps, where, as_json=as_json))
     found = _train_again(record, rows_up_to(rows, steps), config)
     if as_json:
         click.echo(json.dumps({"trial": record.fingerprint, **found.to_json()}, indent=2))
@@ -50,6 +67,68 @@ def rerun(
     for warning in found.warnings:
         click.echo(f"WARNING: {warning}", err=True)
     sys.exit(0 if found.difference is None else EXIT_DIFFERENT)
+
+
+def _train_full(
+    record: "Record", config: "TrainConfig", steps: int | None, places: Places, *, as_json: bool
+) -> int:
+    """Train at full length, show how it went, and return the exit status."""
+    from tqdm import tqdm
+
+    from sweeps.engine.full_run import LOG_STEPS, plan_full_run
+    from sweeps.engine.signals import stop_on_signal
+
+    root = places.root(create=True)
+    data_fingerprint = record.data_fingerprint
+    run = plan_full_run(
+        config, data_fingerprint=data_fingerprint, steps=steps or LOG_STEPS, root=root
+    )
+    do_nothing = run.score_do_nothing()
+
+    def say(name: str) -> None:
+        bar.write(f"{name}: the checkpoint is written, and this ends", file=sys.stderr)
+
+    with (
+        tqdm(total=run.config.steps, initial=run.step, unit="step", file=sys.stderr) as bar,
+        stop_on_signal(say) as asked,
+    ):
+        bar.set_description(run.fingerprint)
+
+        def after_step() -> bool:
+            bar.update()
+            return asked.is_set()
+
+        def show(row: "Row") -> None:
+            bar.set_postfix(validation=f"{row[METRIC]:.4f}", do_nothing=f"{do_nothing:.4f}")
+
+        commit = commit_of(Path(__file__).parent)
+        result = run.train(commit=commit, on_row=show, should_stop=after_step)
+    if as_json:
+        told = {"trial": record.fingerprint, "fingerprint": run.fingerprint}
+        click.echo(json.dumps({**told, **vars(result), "do_nothing": do_nothing}, indent=2))
+    else:
+        click.echo(_tell_full(run.fingerprint, result, do_nothing, _storage_as_typed(places)))
+    return {"finished": 0, "interrupted": INTERRUPTED}.get(result.outcome, EXIT_DIFFERENT)
+
+
+def _storage_as_typed(places: Places) -> str:
+    """Return the option by which another command finds the same storage."""
+    source = click.get_current_context().get_parameter_source("storage")
+    is_typed = source == ParameterSource.COMMANDLINE
+    return f" --storage {shlex.quote(places.storage)}" if is_typed else ""
+
+
+def _tell_full(fingerprint: str, result: "TrainResult", do_nothing: float, storage: str) -> str:
+    reached = f"{fingerprint} {result.outcome} at step {result.step}"
+    if result.value is None:
+        return f"{reached}, before its first validation; the same command goes on"
+    lines = [f"{reached}: best validation {result.value:.4f}, do nothing {do_nothing:.4f}"]
+    if result.outcome == "interrupted":
+        lines.append("The same command goes on.")
+    if result.outcome == "diverged":
+        lines.append(f"{result.reason}; what is kept is the best validation's.")
+    lines += ["Use it:", f"  unshift restore --trial {fingerprint}{storage} IN OUT"]
+    return "\n".join(lines)
 
 
 def _config_here(

@@ -21,10 +21,7 @@ from trainer.config import SAMPLE_RATE_HZ, TrainConfig
 from trainer.data import DataSet, open_data
 from trainer.evaluate import ValidationSet, score_do_nothing
 from trainer.models import build_model, count_parameters
-from trainer.sizes import SIZES, default_size
-
-_REPORTS = 8
-"""At least so many validations in a trial, however short: ASHA judges at them."""
+from trainer.sizes import SIZES, default_size, length_fields
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,8 +180,7 @@ def _shared_fields(options: SweepOptions, inputs: Inputs, size: str) -> dict[str
     fields["data.cache"] = str(inputs.root.cache)
     if options.max_steps is not None:
         usual = TrainConfig.from_fields(fields).report_every
-        fields["steps"] = options.max_steps
-        fields["report_every"] = max(1, min(usual, options.max_steps // _REPORTS))
+        fields |= length_fields(options.max_steps, report_every=usual)
     return fields
 
 

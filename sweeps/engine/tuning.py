@@ -2,15 +2,11 @@
 
 import contextlib
 import logging
-import os
 import shutil
-import signal
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import FrameType
 
 import ray
 from optuna.study import Study
@@ -23,6 +19,7 @@ from sweeps.engine.progress import ProgressTable
 from sweeps.engine.recorder import Recorder
 from sweeps.engine.search import StudySearcher
 from sweeps.engine.setting import Setting
+from sweeps.engine.signals import stop_on_signal
 from sweeps.engine.stopping import SweepStopper, build_stopper
 from sweeps.engine.store import TURN, keep_run_id, read_facts
 from sweeps.engine.study import SweepStudy, read_records
@@ -31,8 +28,6 @@ from sweeps.engine.trial import TrialContext, run_trial
 from trainer.config import METRIC
 
 WORKER_DEATHS_FORGIVEN = 3
-ONE_SIGNAL_S = 1.0
-"""What comes again sooner is the same signal: a process group's and its parent's."""
 
 
 @contextlib.contextmanager
@@ -46,8 +41,11 @@ def connect() -> Iterator[Machines]:
         ray.shutdown()
 
 
-def run_trials(setting: Setting, study: Study, *, show: Callable[[str], None]) -> None:
-    """Train until the study has the trials asked for, or a signal asks to stop."""
+def run_trials(setting: Setting, study: Study, *, show: Callable[[str], None]) -> bool:
+    """Train until the study has the trials asked for, or a signal asks to stop.
+
+    Return whether it came to the end: after a signal, time is short.
+    """
     watcher = ProgressTable(read_facts(study)["do_nothing"][METRIC], show=show)
     sweep_study = SweepStudy(study, setting.plan, find_finished=_finder(setting, study))
     stopper = build_stopper(setting.base)
@@ -72,6 +70,7 @@ def run_trials(setting: Setting, study: Study, *, show: Callable[[str], None]) -
         show(f"MLflow lacks something of {undelivered} trials: the same command writes it")
     if stop.is_set():
         show("stopped: trials that had not finished go on with the same command")
+    return not stop.is_set()
 
 
 def _tune(
@@ -154,27 +153,16 @@ def _stop_file(setting: Setting) -> Path:
 
 @contextlib.contextmanager
 def _stop_on_signal(setting: Setting, *, show: Callable[[str], None]) -> Iterator[threading.Event]:
-    """Turn SIGINT and SIGTERM into a request that trials checkpoint and end; twice is at once."""
+    """Turn a signal into a request that trials checkpoint and end."""
     stop_file = _stop_file(setting)
     stop_file.unlink(missing_ok=True)
-    asked = threading.Event()
-    asked_at_s = 0.0
 
-    def ask(number: int, frame: FrameType | None) -> None:
-        nonlocal asked_at_s
-        if asked.is_set():
-            if time.monotonic() - asked_at_s > ONE_SIGNAL_S:
-                os._exit(128 + number)
-            return
-        asked_at_s = time.monotonic()
-        asked.set()
+    def ask(name: str) -> None:
         stop_file.touch()
-        show(f"{signal.Signals(number).name}: trials write their checkpoints and end")
+        show(f"{name}: trials write their checkpoints and end")
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield asked
+        with stop_on_signal(ask) as asked:
+            yield asked
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
         stop_file.unlink(missing_ok=True)
