@@ -159,21 +159,12 @@ class Processed:
 def process_file(job: Job, process: Process, *, on_progress: Callable[[float], None]) -> Processed:
     """Read, process and write one recording; `on_progress` is told the seconds written.
 
-    Raises ValueError (UnusableRecording where it is the recording) and OSError, and leaves no
-    file then.
+    Raises ValueError naming the file and what is wrong, and OSError, and leaves no file then.
     """
-    with open_stream(job.source) as recording:
-        rate_hz = recording.samplerate
-        job.target.parent.mkdir(parents=True, exist_ok=True)
-        with open_writer(job.target, like=recording) as writer:
-            source = _Counted(read_blocks(recording))
-            for block in process(source.begun(), rate_hz):
-                fitting = block[: source.frames - writer.written.frames]
-                writer.write(fitting)
-                on_progress(len(fitting) / rate_hz)
-            missing = source.frames - writer.written.frames
-            writer.write(np.zeros((missing, recording.channels), np.float32))
-            return Processed(seconds=source.frames / rate_hz, notes=_notes(writer.written))
+    try:
+        return _process_file(job, process, on_progress)
+    except UnusableRecording as error:
+        raise ValueError(f"IN={job.source}; must be a usable recording: {error}") from error
 
 
 class _Counted:
@@ -194,6 +185,21 @@ class _Counted:
         for block in stream:
             self.frames += len(block)
             yield block
+
+
+def _process_file(job: Job, process: Process, on_progress: Callable[[float], None]) -> Processed:
+    with open_stream(job.source) as recording:
+        rate_hz = recording.samplerate
+        job.target.parent.mkdir(parents=True, exist_ok=True)
+        with open_writer(job.target, like=recording) as writer:
+            source = _Counted(read_blocks(recording))
+            for block in process(source.begun(), rate_hz):
+                fitting = block[: source.frames - writer.written.frames]
+                writer.write(fitting)
+                on_progress(len(fitting) / rate_hz)
+            missing = source.frames - writer.written.frames
+            writer.write(np.zeros((missing, recording.channels), np.float32))
+            return Processed(seconds=source.frames / rate_hz, notes=_notes(writer.written))
 
 
 def _notes(written: Written) -> tuple[str, ...]:

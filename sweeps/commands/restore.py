@@ -53,5 +53,6 @@ def restore(
     trained_up_to = max(abs(n) for n in config.damage.shifts)
     process = restoration.after_shift(shift)
     if abs(shift) > trained_up_to:
-        click.echo(f"WARNING: this net was trained on shifts up to {trained_up_to}", err=True)
+        limit = f"{trained_up_to} semitones"
+        click.echo(f"WARNING: this net was trained on shifts up to {limit}", err=True)
     process_all(jobs, process)

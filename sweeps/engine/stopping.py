@@ -48,7 +48,7 @@ class SweepStopper(AsyncHyperBandScheduler):
         """Fill the rungs with what earlier drivers of this sweep saw: (fingerprint, curve)."""
         for fingerprint, curve in curves:
             for step in sorted(curve):
-                self._judge(fingerprint, step, curve[step])
+                self.judge(fingerprint, step, curve[step])
 
     def was_stopped(self, fingerprint: str) -> bool:
         """Return whether it was this scheduler that ended the trial."""
@@ -72,12 +72,13 @@ class SweepStopper(AsyncHyperBandScheduler):
         if METRIC not in result or result["step"] >= self._last_step:
             return TrialScheduler.CONTINUE
         fingerprint = trial.config["fingerprint"]
-        action = self._judge(fingerprint, result["step"], result[METRIC])
+        action = self.judge(fingerprint, result["step"], result[METRIC])
         if action == TrialScheduler.STOP:
             self._stopped.add(fingerprint)
         return action
 
-    def _judge(self, fingerprint: str, step: int, value: float) -> str:
+    def judge(self, fingerprint: str, step: int, value: float) -> str:
+        """Return whether a trial goes on (CONTINUE) or not (STOP) with its validation at a step."""
         known_as = cast("Trial", SimpleNamespace(trial_id=fingerprint))
         action: str = self._brackets[0].on_result(known_as, step, -value)
         return action

@@ -6,7 +6,6 @@ import torch
 from trainer.config import SAMPLE_RATE_HZ, ModelConfig
 from trainer.models import build_model
 from trainer.pitch import shift_pitch
-from trainer.recordings import UnusableRecording
 from trainer.restore import Job, Restoration, damage, plan_jobs, process_file
 from trainer.trained import restore_clips
 
@@ -159,7 +158,7 @@ def test_a_file_that_cannot_be_used_is_refused_and_nothing_is_left(tmp_path, con
         )
     job = Job(source=tmp_path / "in.wav", target=tmp_path / "out.wav")
     reason = {"nan": "NaN or infinite", "empty": "empty", "text": "unreadable"}[content]
-    with pytest.raises(UnusableRecording, match=reason):
+    with pytest.raises(ValueError, match=f"IN=.*in.wav; must be a usable recording: {reason}"):
         process_file(job, restoration(IDENTITY), on_progress=lambda seconds: None)
     assert [path.name for path in tmp_path.iterdir()] == ["in.wav"]
 
