@@ -1,9 +1,10 @@
 # Two commands: `make sweep` and `make test`. Both set up .venv first, from the lock.
 #
-#   make sweep [DATA=~/music] [TRIALS=32] [MAX_STEPS=1000]
+#   make sweep [DATA=~/music] [TRIALS=32] [MAX_STEPS=1000] [DRY_RUN=1]
 #   make test [ARGS="-k damage"]
 #   make check     ruff and mypy
 #   make lock      resolve requirements.lock anew
+#   make pictures  draw the pictures of the documentation anew
 
 PYTHON ?= python3
 DATA ?= demo
@@ -17,7 +18,7 @@ settings = $(if $(filter-out demo,$(DATA)),DATA=$(call quoted,$(DATA))) $(if $(M
 again = $(strip make sweep $(settings))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sweep test check lock
+.PHONY: help setup sweep test check lock pictures
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -29,7 +30,7 @@ sweep: $(READY)
 		--resume-hint $(call quoted,To go on where this stopped: $(strip $(again) $(if $(TRIALS),TRIALS=$(TRIALS)))) \
 		$(SCRIPT) -- \
 		--data $(call quoted,$(DATA)) $(if $(TRIALS),--trials $(call quoted,$(TRIALS))) \
-		$(if $(MAX_STEPS),--max-steps $(call quoted,$(MAX_STEPS))) \
+		$(if $(MAX_STEPS),--max-steps $(call quoted,$(MAX_STEPS))) $(if $(DRY_RUN),--dry-run) \
 		--relative-to $(call quoted,$(CURDIR)) --unshift-command $(BIN)/unshift \
 		--again-command $(call quoted,$(again) TRIALS={trials})
 
@@ -43,8 +44,11 @@ check: $(READY)
 
 lock: $(READY)
 	$(BIN)/uv pip compile pyproject.toml --universal --generate-hashes --no-emit-index-url \
-		--extra sweep --group dev --custom-compile-command "make lock" \
+		--extra sweep --extra export --group dev --custom-compile-command "make lock" \
 		--quiet $(ARGS) --output-file requirements.lock
+
+pictures: $(READY)
+	$(BIN)/python docs/pictures.py
 
 # uv installs the lock in a fraction of pip's time; pip installs uv, held to the lock's hashes.
 $(READY): requirements.lock pyproject.toml

@@ -20,6 +20,10 @@ QUIET: dict[str, str] = {
     "DO_NOT_TRACK": "true",
     # Two lines about tables in a new database.
     "MLFLOW_LOGGING_LEVEL": "WARNING",
+    # Two bars for each file that goes into a model.
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    # A model would get a copy of whatever uv project the working directory belongs to.
+    "MLFLOW_UV_AUTO_DETECT": "false",
 }
 
 TUNE: dict[str, str] = {

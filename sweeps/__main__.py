@@ -6,6 +6,7 @@ import click
 
 import cluster.environment
 from sweeps.commands.damage import damage
+from sweeps.commands.export import export
 from sweeps.commands.leaderboard import leaderboard
 from sweeps.commands.rerun import rerun
 from sweeps.commands.restore import restore
@@ -18,7 +19,7 @@ def commands() -> None:
     """Look at sweeps, and use their trials. `make sweep` starts one."""
 
 
-for command in (damage, leaderboard, rerun, restore, ui):
+for command in (damage, export, leaderboard, rerun, restore, ui):
     commands.add_command(command)
 
 

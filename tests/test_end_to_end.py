@@ -148,6 +148,15 @@ def test_a_record_in_mlflow_serves_as_well_as_the_folder(sweep, first_output):
     assert json.loads(done.stdout)["reports"] == 2
 
 
+def test_the_best_trial_is_a_model_in_mlflow(sweep, first_output):
+    best = leaderboard(sweep)["trials"][0]
+    client = MlflowClient(f"sqlite:///{sweep.storage / 'mlflow.db'}")
+    version = client.get_model_version_by_alias("lr_momentum", "best")
+    assert version.run_id == best["mlflow_run_id"]
+    told = f"best trial {best['fingerprint']} is a model in MLflow: models:/lr_momentum@best"
+    assert told in first_output.splitlines()
+
+
 def test_the_same_command_again_keeps_what_is_done_and_adds_what_is_missing(sweep, first_output):
     before = {run.info.run_id for run in children(sweep).values()}
     journals = {p: p.read_bytes() for p in sweep.storage.glob("trials/*/metrics.jsonl")}
@@ -161,6 +170,7 @@ def test_the_same_command_again_keeps_what_is_done_and_adds_what_is_missing(swee
 def test_a_complete_sweep_is_not_run_again(sweep, first_output):
     printed = sweep("--trials", 3)
     assert "do nothing" in printed
+    assert "is a model in MLflow" not in printed  # it was one already
     assert not any(line.startswith("trial ") for line in printed.splitlines())
 
 
@@ -218,6 +228,7 @@ def test_an_interrupted_sweep_goes_on_where_it_was(local_head, music, tmp_path):
     driver.send_signal(signal.SIGINT)
     printed, _ = driver.communicate(timeout=60)
     assert "trials that had not finished go on with the same command" in printed
+    assert "model in MLflow" not in printed
     (journal,) = tmp_path.glob("trials/*/metrics.jsonl")
     before = journal.read_text()
     steps_before = len(before.splitlines())
@@ -226,6 +237,7 @@ def test_an_interrupted_sweep_goes_on_where_it_was(local_head, music, tmp_path):
         command, cwd=ROOT, env=variables, capture_output=True, text=True, check=True
     )
     assert "finished" in again.stdout
+    assert "is a model in MLflow: models:/lr_momentum@best" in again.stdout
     assert "Traceback" not in again.stderr
     rows = [json.loads(line) for line in journal.read_text().splitlines()]
     assert journal.read_text().startswith(before)

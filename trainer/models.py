@@ -176,15 +176,18 @@ class SpectrogramNet(nn.Module):
 
     def forward(self, clips: Tensor) -> Tensor:
         spectrum = torch.stft(clips, N_FFT, HOP_SAMPLES, window=self.window, return_complex=True)
-        log_magnitude = spectrum.abs().clamp_min(MAGNITUDE_FLOOR).log()  # [B, bin, frame]
-        frames = (log_magnitude.transpose(1, 2) + 3.0) / 3.0  # [B, frame, bin], about unit scale
-        change = self.head(self.body(frames)).float().transpose(1, 2)
-        log_gain, turn = change.chunk(2, dim=1)  # each [B, bin, frame]
-        log_gain = LOG_GAIN_LIMIT * torch.tanh(log_gain / LOG_GAIN_LIMIT)
+        log_gain, turn = self.decide(spectrum.abs().clamp_min(MAGNITUDE_FLOOR))
         if not self.changes_input:
             spectrum = spectrum / spectrum.abs().clamp_min(MAGNITUDE_FLOOR)
         restored = spectrum * torch.polar(log_gain.exp(), turn)
         return torch.istft(restored, N_FFT, HOP_SAMPLES, window=self.window, length=clips.shape[-1])
+
+    def decide(self, magnitude: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the log-gain and the turn of phase for magnitudes, all [batch, bin, frame]."""
+        frames = (magnitude.log().transpose(1, 2) + 3.0) / 3.0  # [B, frame, bin], about unit scale
+        change = self.head(self.body(frames)).float().transpose(1, 2)
+        log_gain, turn = change.chunk(2, dim=1)
+        return LOG_GAIN_LIMIT * torch.tanh(log_gain / LOG_GAIN_LIMIT), turn
 
 
 def _waveform_reach(config: ModelConfig) -> int:

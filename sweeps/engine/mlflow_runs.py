@@ -6,12 +6,12 @@ stamps of their rows.
 
 import contextlib
 import re
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import mlflow
 from mlflow.entities import LifecycleStage, Metric, Param, Run, RunTag
 from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
@@ -229,6 +229,15 @@ def find_trial_run(client: MlflowClient, trial: str) -> Run:
 
     Raises ValueError when there is none.
     """
+    return find_trial_runs(client, trial)[0]
+
+
+def find_trial_runs(client: MlflowClient, trial: str) -> list[Run]:
+    """Return the runs of a trial, one for each sweep that has it, or those of the finished trials
+    of the sweep in `best:SWEEP`, best first.
+
+    Raises ValueError when there is none.
+    """
     if trial.startswith(BEST):
         parent = find_sweep_run(client, trial.removeprefix(BEST))
         ids = [parent.info.experiment_id]
@@ -237,15 +246,18 @@ def find_trial_run(client: MlflowClient, trial: str) -> Run:
     else:
         ids = [experiment.experiment_id for experiment in client.search_experiments()]
         wanted = f"tags.fingerprint = '{check_fingerprint(trial)}'"
-    found = client.search_runs(ids, wanted, order_by=["metrics.value ASC"], max_results=1)
+    found = client.search_runs(ids, wanted, order_by=["metrics.value ASC"])
     if not found:
         raise ValueError(f"trial={trial}; must be a trial that this MLflow store knows")
-    return found[0]
+    return list(found)
 
 
 def read_run(client: MlflowClient, run: Run) -> tuple[str, list[Row]]:
     """Return a trial's record as text, and its rows as far as MLflow keeps them."""
-    text = mlflow.artifacts.load_text(f"{run.info.artifact_uri}/{CONFIG_ARTIFACT}")
+    # Not mlflow.artifacts.load_text: it would ask the global tracking URI's server for the file.
+    with tempfile.TemporaryDirectory() as folder:
+        path = client.download_artifacts(run.info.run_id, CONFIG_ARTIFACT, folder)
+        text = Path(path).read_text(encoding="utf-8")
     rows: dict[int, Row] = {}
     for name in run.data.metrics.keys() - _FINAL_METRICS:
         for point in client.get_metric_history(run.info.run_id, name):

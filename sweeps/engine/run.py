@@ -59,6 +59,7 @@ def run_sweep(sweep: Sweep, options: SweepOptions, *, show: Callable[[str], None
     Raises ValueError for what the user can put right.
     """
     # Imported here so that --help and a wrong option answer at once.
+    from sweeps.engine.published import publish_best
     from sweeps.engine.setting import hold_sweep, open_inputs, resolve
     from sweeps.engine.tuning import connect, run_trials
 
@@ -69,7 +70,8 @@ def run_sweep(sweep: Sweep, options: SweepOptions, *, show: Callable[[str], None
             return
         with hold_sweep(setting):
             study = setting.open_study()
-            run_trials(setting, study, show=show)
+            if run_trials(setting, study, show=show):
+                publish_best(study, root=setting.root, tracking_uri=inputs.tracking_uri, show=show)
         show(setting.summary(study))
 
 

@@ -1,0 +1,68 @@
+import shutil
+
+import pytest
+import torch
+from tests_support.trained_folder import TINY, random_net, tiny_config, write_trained
+
+from trainer.trained import read_trained, restore_clips
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+CPU = torch.device("cpu")
+
+
+def clips(count, samples):
+    return 2 * torch.rand(count, samples, generator=torch.Generator().manual_seed(0)) - 1
+
+
+@pytest.mark.parametrize("family", sorted(TINY))
+def test_a_net_comes_back_as_it_was_trained_and_ready_for_use(tmp_path, family):
+    config = tiny_config(family)
+    net = write_trained(tmp_path, config, seed=3).load(CPU)
+    assert not net.training
+    signal = clips(2, 4096)
+    with torch.inference_mode():
+        assert torch.equal(net(signal), random_net(config.model, seed=3)(signal))
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[:-100], lambda b: b"", lambda b: b"x" * len(b)])
+def test_damaged_weights_are_refused_by_name(tmp_path, damage):
+    trained = write_trained(tmp_path, tiny_config("waveform"))
+    file = tmp_path / "best.safetensors"
+    file.write_bytes(damage(file.read_bytes()))
+    with pytest.raises(ValueError, match=r"weights=.*best\.safetensors; must be the record's"):
+        trained.load(CPU)
+
+
+def test_the_weights_of_another_net_are_refused_in_one_line(tmp_path):
+    trained = write_trained(tmp_path / "a", tiny_config("waveform"))
+    write_trained(tmp_path / "b", tiny_config("waveform", model__channels=(1, 4, 16)))
+    shutil.copy(tmp_path / "b" / "best.safetensors", tmp_path / "a")
+    with pytest.raises(ValueError, match=r"weights=.*must be the record's net's") as caught:
+        trained.load(CPU)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("missing", "message"),
+    [("config.json", "record=.*and there is none"), ("best.safetensors", "weights=.*must exist")],
+)
+def test_a_folder_without_record_or_weights_is_refused(tmp_path, missing, message):
+    write_trained(tmp_path, tiny_config("waveform"))
+    (tmp_path / missing).unlink()
+    with pytest.raises(ValueError, match=message):
+        read_trained(tmp_path)
+
+
+@pytest.mark.parametrize("family", sorted(TINY))
+@pytest.mark.parametrize("samples", [1, 7, 1024, 4099])
+def test_clips_of_any_length_are_restored_as_with_silence_after_them(family, samples):
+    net = random_net(tiny_config(family).model)
+    signal = clips(2, samples)
+    long = torch.cat((signal, torch.zeros(2, 8192 - samples)), dim=1)
+    with torch.inference_mode():
+        expected = net(long)[:, :samples]
+    inner = max(1, samples - 1024)  # what comes after an end reaches back into it
+    restored = restore_clips(net, signal)
+    assert restored.shape == signal.shape
+    torch.testing.assert_close(restored[:, :inner], expected[:, :inner], atol=1e-5, rtol=0)
