@@ -20,6 +20,8 @@ QUIET: dict[str, str] = {
     "DO_NOT_TRACK": "true",
     # Two lines about tables in a new database.
     "MLFLOW_LOGGING_LEVEL": "WARNING",
+    # Two lines for each trial that ends, against a server, in the middle of the live table.
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     # Two bars for each file that goes into a model.
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     # A model would get a copy of whatever uv project the working directory belongs to.

@@ -5,6 +5,7 @@ import signal
 import click
 
 import cluster.environment
+from sweeps.commands.compare import compare
 from sweeps.commands.damage import damage
 from sweeps.commands.export import export
 from sweeps.commands.leaderboard import leaderboard
@@ -19,7 +20,7 @@ def commands() -> None:
     """Look at sweeps, and use their trials. `make sweep` starts one."""
 
 
-for command in (damage, export, leaderboard, rerun, restore, ui):
+for command in (compare, damage, export, leaderboard, rerun, restore, ui):
     commands.add_command(command)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -83,7 +84,7 @@ def test_a_sweep_shows_its_progress_its_leaderboard_and_what_to_do_next(sweep, f
     lines = first_output.splitlines()
     assert any(line.split()[:3] == ["trial", "varied", "step"] for line in lines)
     assert any("do nothing" in line for line in lines)
-    assert sum(line.startswith("  unshift ") for line in lines) == 2
+    assert sum(line.startswith("  unshift ") for line in lines) == 3
     (warning,) = [line for line in lines if "WARNING" in line]
     assert "broken.wav" in warning
 
@@ -208,6 +209,11 @@ def test_a_dry_run_says_what_would_run_and_trains_nothing(sweep, first_output):
     printed = sweep("--trials", 9, "--seed", 5, "--dry-run")
     assert "9 trials, 2 at a time, each on 1 CPU" in printed
     assert "ASHA stops the worse half at 1 and 2" in printed
+    assert "trials  9; expected to reach step 1: 9.0, step 2: " in printed
+    found = re.search(r"time    about \d+ min: (\d+) steps of [\d.]+ to [\d.]+ s", printed)
+    assert 9 + 4 <= int(found[1]) <= 9 * STEPS
+    assert re.search(r"memory  .* a trial, .* for 2 at once, of ", printed)
+    assert re.search(rf"disk    14 MB a trial, 12\d MB in all, of .* {sweep.storage}", printed)
     assert leaderboard(sweep)["study"] == "lr_momentum"
 
 

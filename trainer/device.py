@@ -2,6 +2,7 @@
 
 import platform
 from importlib.metadata import version
+from pathlib import Path
 
 import psutil
 import torch
@@ -34,27 +35,52 @@ def describe_environment(device: torch.device) -> dict[str, object]:
 
 class PeakMemory:
     """The most memory in use since construction: on a GPU its allocator's peak, else the largest
-    resident size of this process among the moments it was sampled."""
+    resident size of this process.
 
-    def __init__(self, device: torch.device) -> None:
+    Linux keeps that size itself; a newer PeakMemory makes it begin again, for older ones too.
+    Elsewhere it is the largest among the moments it was sampled.
+    """
+
+    def __init__(self, device: torch.device, *, proc: Path = Path("/proc/self")) -> None:
         self._device = device
         self._process = psutil.Process()
-        self._largest_resident = 0
+        self._largest_sampled = 0
+        self._proc = proc
+        self._is_kept_by_kernel = False
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
+        else:
+            self._is_kept_by_kernel = _begin_high_water_mark(proc)
 
     def sample(self) -> None:
-        """Look once."""
-        if self._device.type != "cuda":
+        """Look once, where nobody looks all the time."""
+        if self._device.type != "cuda" and not self._is_kept_by_kernel:
             resident = self._process.memory_info().rss
-            self._largest_resident = max(self._largest_resident, resident)
+            self._largest_sampled = max(self._largest_sampled, resident)
 
     @property
     def peak_bytes(self) -> int:
         """Return the peak so far."""
         if self._device.type == "cuda":
             return torch.cuda.max_memory_allocated(self._device)
-        return self._largest_resident
+        if self._is_kept_by_kernel:
+            return _read_high_water_mark(self._proc)
+        return self._largest_sampled
+
+
+def _begin_high_water_mark(proc: Path) -> bool:
+    """Make Linux forget the largest resident size so far; return whether it can (proc(5))."""
+    try:
+        (proc / "clear_refs").write_text("5")
+        return _read_high_water_mark(proc) > 0
+    except (OSError, StopIteration):
+        return False
+
+
+def _read_high_water_mark(proc: Path) -> int:
+    lines = (proc / "status").read_text().splitlines()
+    mark = next(line for line in lines if line.startswith("VmHWM:"))  # "VmHWM:  568372 kB"
+    return int(mark.split()[1]) * 1024
 
 
 def _accelerators() -> list[str]:

@@ -50,9 +50,8 @@ class ValidationSet:
         values: dict[str, list[Tensor]] = {}
         for first in range(0, len(estimate), _CLIPS_AT_ONCE):
             chosen = slice(first, first + _CLIPS_AT_ONCE)
-            for name, value in _score(
-                estimate[chosen], self.target[chosen], limits[chosen]
-            ).items():
+            scores = measure(estimate[chosen], self.target[chosen], limits[chosen])
+            for name, value in scores.items():
                 values.setdefault(name, []).append(value)
         return {name: torch.cat(parts).mean().item() for name, parts in values.items()}
 
@@ -73,7 +72,11 @@ def score_do_nothing(validation: ValidationSet) -> dict[str, float]:
     return validation.score(low_pass_targets(validation.damaged, validation.shifts))
 
 
-def _score(estimate: Tensor, target: Tensor, limits: Tensor) -> dict[str, Tensor]:
+def measure(estimate: Tensor, target: Tensor, limits: Tensor) -> dict[str, Tensor]:
+    """Return every metric of clips [clip, sample] by name, one value a clip, [clip].
+
+    `limits` [clip] is the share of nyquist that the log-spectral distance looks at.
+    """
     return {
         METRIC: stft_distance(estimate, target),
         "mel": mel_distance(estimate, target),

@@ -127,7 +127,8 @@ def open_stream(path: Path) -> Iterator[soundfile.SoundFile]:
     except soundfile.LibsndfileError as error:
         if error.code == _SYSTEM_ERROR:
             raise OSError(errno.EIO, "cannot be read", str(path)) from error
-        raise UnusableRecording(f"unreadable: {error.error_string.rstrip('.')}") from error
+        reason = error.error_string.removeprefix("Error : ").rstrip(".")
+        raise UnusableRecording(f"unreadable: {reason}") from error
     except UnicodeEncodeError as error:
         raise UnusableRecording("unreadable: its name is not valid text") from error
 

@@ -156,15 +156,20 @@ class Processed:
     notes: tuple[str, ...]
 
 
-def process_file(job: Job, process: Process, *, on_progress: Callable[[float], None]) -> Processed:
+def process_file(
+    job: Job, process: Process, *, on_progress: Callable[[float], object]
+) -> Processed:
     """Read, process and write one recording; `on_progress` is told the seconds written.
 
-    Raises ValueError naming the file and what is wrong, and OSError, and leaves no file then.
+    Raises ValueError naming the file and what is wrong, and leaves no file then.
     """
     try:
         return _process_file(job, process, on_progress)
     except UnusableRecording as error:
         raise ValueError(f"IN={job.source}; must be a usable recording: {error}") from error
+    except OSError as error:
+        place = error.filename or job.target
+        raise ValueError(f"{place}: {error.strerror or error}") from error
 
 
 class _Counted:
@@ -187,10 +192,9 @@ class _Counted:
             yield block
 
 
-def _process_file(job: Job, process: Process, on_progress: Callable[[float], None]) -> Processed:
+def _process_file(job: Job, process: Process, on_progress: Callable[[float], object]) -> Processed:
     with open_stream(job.source) as recording:
         rate_hz = recording.samplerate
-        job.target.parent.mkdir(parents=True, exist_ok=True)
         with open_writer(job.target, like=recording) as writer:
             source = _Counted(read_blocks(recording))
             for block in process(source.begun(), rate_hz):
@@ -203,7 +207,7 @@ def _process_file(job: Job, process: Process, on_progress: Callable[[float], Non
 
 
 def _notes(written: Written) -> tuple[str, ...]:
-    clipped = f"{written.clipped} samples were cut off at full scale"
+    clipped = f"samples cut off at full scale: {written.clipped}"
     return (*written.notes, *([clipped] if written.clipped else []))
 
 

@@ -2,6 +2,7 @@
 allows, and whole or not at all."""
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -61,39 +62,56 @@ class Written:
 class SoundWriter:
     """An open file. Blocks are float32 [frame, channel]."""
 
-    def __init__(self, file: soundfile.SoundFile) -> None:
+    def __init__(self, file: soundfile.SoundFile, path: Path) -> None:
         self._file = file
+        self._path = path
         self.written = Written()
 
     def write(self, block: Samples) -> None:
-        """Append a block."""
-        for first in range(0, len(block), _FRAMES_AT_ONCE):
-            self._file.write(block[first : first + _FRAMES_AT_ONCE])
+        """Append a block. Raises OSError where it cannot be written."""
+        with self._naming_the_disk():
+            for first in range(0, len(block), _FRAMES_AT_ONCE):
+                self._file.write(block[first : first + _FRAMES_AT_ONCE])
         self.written.frames += len(block)
         if self._file.subtype not in _KEEPS_BEYOND_1:
             self.written.clipped += int(np.count_nonzero(np.abs(block) > 1.0))
+
+    def close(self) -> None:
+        """Write what is held back. Raises OSError where that fails."""
+        with self._naming_the_disk():
+            self._file.close()
+
+    @contextlib.contextmanager
+    def _naming_the_disk(self) -> Iterator[None]:
+        try:
+            yield
+        except soundfile.LibsndfileError as error:  # which says of a full disk "System error"
+            reason = "cannot be written: is the disk full?"
+            raise OSError(errno.EIO, reason, str(self._path)) from error
 
 
 @contextlib.contextmanager
 def open_writer(path: Path, *, like: soundfile.SoundFile) -> Iterator[SoundWriter]:
     """Write a recording with the rate, channels, sample format and tags of another.
 
-    The sample format (subtype) is kept where the format of `path` has it, and is that format's
-    most exact integer or its usual one otherwise. The file appears under its name when the context
-    ends without an error. Raises ValueError where the format cannot hold such a recording, OSError
-    where the file cannot be written.
+    Folders are made for it. The sample format (subtype) is kept where the format of `path` has it,
+    and is that format's most exact integer or its usual one otherwise. The file appears under its
+    name when the context ends without an error. Raises ValueError where the format cannot hold
+    such a recording, OSError where the file cannot be written.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial{path.suffix}")
     subtype = _subtype_of(path, like)
     format_name = _format_of(path, subtype, like)
     try:
         with _open(partial, path, format_name, subtype, like) as file:
-            writer = SoundWriter(file)
+            writer = SoundWriter(file, path)
             writer.written.notes += _copy_tags(like, file)
             if like.subtype in _FINER_THAN_16_BITS and subtype in ("PCM_16", "PCM_24"):
                 if subtype != like.subtype:
                     writer.written.notes.append(f"{like.subtype} samples became {subtype}")
             yield writer
+            writer.close()
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)

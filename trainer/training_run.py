@@ -3,7 +3,6 @@
 import math
 import statistics
 import time
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -15,14 +14,12 @@ from torch import Tensor
 from trainer.batches import Prefetcher, training_batch
 from trainer.checkpoint import load_last, save_best, save_last
 from trainer.config import METRIC, TrainConfig
-from trainer.damage import damage_clips, low_pass_targets
 from trainer.data import DataSet, open_data
 from trainer.device import PeakMemory, describe_environment, resolve_device
 from trainer.evaluate import ValidationSet, evaluate
 from trainer.journal import Journal, Row
-from trainer.losses import stft_distance
+from trainer.learner import Learner
 from trainer.models import build_model
-from trainer.optimizers import build_optimizer
 from trainer.record import Record, keep_record
 
 
@@ -42,6 +39,20 @@ class Interval:
     waited_before_s: float = 0.0
 
 
+def open_data_of(config: TrainConfig) -> DataSet:
+    """Open a configuration's recordings.
+
+    Raises ValueError where they cannot be used, or are not the ones it asks for.
+    """
+    data = open_data(config.data.path, config.data.cache)
+    expected = config.data.fingerprint
+    if expected is not None and expected != data.fingerprint:
+        raise ValueError(
+            f"data.path={config.data.path} holds data {data.fingerprint}; must be data {expected}"
+        )
+    return data
+
+
 class TrainingRun:
     """A net, its optimizer and its data, at a step."""
 
@@ -53,8 +64,8 @@ class TrainingRun:
         self._fingerprint = config.fingerprint(data.fingerprint)
         _make_repeatable(config.seed)
         self._model = build_model(config.model).to(self._device)
-        self._optimizer = build_optimizer(self._model, config.optimizer)
-        self._forward = torch.compile(self._model) if config.compile else self._model
+        self._learner = Learner(self._model, config)
+        self._optimizer = self._learner.optimizer
         self._validation = ValidationSet.build(data, config.validation, self._device)
         self._memory = PeakMemory(self._device)
         self._journal = Journal(None)
@@ -68,8 +79,7 @@ class TrainingRun:
         cls, config: TrainConfig, *, folder: Path | None, commit: str, resume_from: Path | None
     ) -> "TrainingRun":
         """Set everything up for step 1, or for the step after a checkpoint's."""
-        data = open_data(config.data.path, config.data.cache)
-        _refuse_other_data(config, data)
+        data = open_data_of(config)
         run = cls(config, data, folder)
         if resume_from is not None:
             run._resume(resume_from)
@@ -119,12 +129,9 @@ class TrainingRun:
         started_s = time.perf_counter()
         clean = torch.from_numpy(clips).to(self._device, non_blocking=True)
         semitones = torch.from_numpy(shifts)
-        with torch.no_grad():
-            damaged = damage_clips(clean, semitones)
-            target = low_pass_targets(clean, semitones)
-        loss = stft_distance(self._restore(damaged), target).mean()
-        loss.backward()  # type: ignore[no-untyped-call]
-        grad_norm = self._optimizer.step().item()
+        loss = self._learner.loss(clean, semitones)
+        self._memory.sample()  # all that the way back needs is alive
+        grad_norm = self._learner.descend(loss).item()
         self.step += 1
         self._note(loss.item(), grad_norm)
         self._interval.busy_s += time.perf_counter() - started_s
@@ -133,7 +140,7 @@ class TrainingRun:
         """Return the row of this step. Raises Diverged when the metric is not finite."""
         row = self._training_part()
         self._model.eval()
-        scores = evaluate(self._restore, self._validation)
+        scores = evaluate(self._learner.restore, self._validation)
         self._model.train()
         if not math.isfinite(scores[METRIC]):
             raise Diverged(f"validation {METRIC}={scores[METRIC]} at step {self.step}")
@@ -225,17 +232,6 @@ class TrainingRun:
             "data_wait_share": waited_s / elapsed_s,
         }
 
-    def _restore(self, damaged: Tensor) -> Tensor:
-        """Return what the net makes of damaged clips; only the net itself is ever in bfloat16."""
-        with self._autocast():
-            estimate: Tensor = self._forward(damaged)
-        return estimate.float()
-
-    def _autocast(self) -> AbstractContextManager[object]:
-        if self._config.precision == "bf16":
-            return torch.autocast(self._device.type, dtype=torch.bfloat16)
-        return nullcontext()
-
     def _seconds(self) -> float:
         return self._seconds_before + time.perf_counter() - self._begun_s
 
@@ -247,11 +243,3 @@ def _make_repeatable(seed: int) -> None:
     torch.manual_seed(seed)
     torch.backends.cudnn.benchmark = False
     torch.use_deterministic_algorithms(True, warn_only=True)
-
-
-def _refuse_other_data(config: TrainConfig, data: DataSet) -> None:
-    expected = config.data.fingerprint
-    if expected is not None and expected != data.fingerprint:
-        raise ValueError(
-            f"data.path={config.data.path} holds data {data.fingerprint}; must be data {expected}"
-        )

@@ -29,8 +29,8 @@ def process_all(jobs: "list[Job]", process: "Process") -> None:
         for job in jobs:
             bar.set_description(job.source.name)
             try:
-                done = process_file(job, process, on_progress=lambda seconds: bar.update(seconds))
-            except (ValueError, OSError) as error:
+                done = process_file(job, process, on_progress=bar.update)
+            except ValueError as error:
                 if len(jobs) == 1:
                     raise
                 failed += 1

@@ -59,6 +59,7 @@ def run_sweep(sweep: Sweep, options: SweepOptions, *, show: Callable[[str], None
     Raises ValueError for what the user can put right.
     """
     # Imported here so that --help and a wrong option answer at once.
+    from sweeps.engine.dry_run import rehearse
     from sweeps.engine.published import publish_best
     from sweeps.engine.setting import hold_sweep, open_inputs, resolve
     from sweeps.engine.tuning import connect, run_trials
@@ -67,6 +68,7 @@ def run_sweep(sweep: Sweep, options: SweepOptions, *, show: Callable[[str], None
     with connect() as machines:
         setting = resolve(sweep, options, inputs, machines, show=show)
         if options.dry_run:
+            show(str(rehearse(setting)))
             return
         with hold_sweep(setting):
             study = setting.open_study()

@@ -15,8 +15,8 @@ from sweeps.engine.placement import Machines, Placement, place
 from sweeps.engine.places import resolve_database, resolve_path
 from sweeps.engine.run import Sweep
 from sweeps.engine.stopping import build_stopper
-from sweeps.engine.store import Facts, Root, open_optuna, open_study
-from sweeps.engine.study import SweepPlan
+from sweeps.engine.store import Facts, Root, find_study, open_optuna, open_study
+from sweeps.engine.study import SweepPlan, read_records
 from trainer.config import SAMPLE_RATE_HZ, TrainConfig
 from trainer.data import DataSet, open_data
 from trainer.evaluate import ValidationSet, score_do_nothing
@@ -75,14 +75,26 @@ class Setting:
             storage = open_optuna(self.inputs.study_url)
             return open_study(storage, self.sweep.name, self.key, self._make_facts)
 
+    def count_recorded(self) -> int:
+        """Return how many trials this setting's study has that have ended, without making one."""
+        url = self.inputs.study_url
+        try:
+            resolve_database("study-storage", url, relative_to=self.root.path, must_exist=True)
+            study = find_study(open_optuna(url), f"{self.sweep.name}@{self.key}")
+        except ValueError:
+            return 0
+        return sum(record.outcome != "interrupted" for record in read_records(study))
+
     def summary(self, study: Study) -> str:
         """Return the leaderboard and what a user would type next."""
         options = self.options
         command, places = options.unshift_command, options.told_places
+        best = f"best:{study.study_name}"
         again = options.again_command.replace("{trials}", str(2 * options.trials))
         steps = [
             (f"{command} ui{places}", "curves and configurations in MLflow"),
-            (f"{command} rerun best:{study.study_name}{places}", "the best trial again, here"),
+            (f"{command} restore --trial {best}{places} IN OUT", "the best net on your recordings"),
+            (f"{command} rerun {best}{places}", "the best trial again, here"),
             (again, "go on, to twice as many trials"),
         ]
         width = max(len(typed) for typed, _ in steps)

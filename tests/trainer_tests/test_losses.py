@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 import torch
 from tests_support import reference
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from trainer import losses
 from trainer.config import SAMPLE_RATE_HZ
 from trainer.losses import (
     STFT_SCALES,
+    STRETCH_SAMPLES,
     log_spectral_distance_db,
     mel_distance,
     si_sdr_db,
@@ -51,6 +54,59 @@ def noise(clips, samples, level=0.1, seed=0):
 
 def sine(hz, samples=16_384, level=0.1):
     return level * torch.sin(2 * math.pi * hz * torch.arange(samples) / SAMPLE_RATE_HZ)[None]
+
+
+@pytest.fixture(scope="module")
+def published_mel():
+    """Return DAC's mel distance of two clips [sample], in its published configuration."""
+    with warnings.catch_warnings():  # what importing audiotools and its dependencies says
+        warnings.simplefilter("ignore")
+        from audiotools import AudioSignal
+        from dac.nn.loss import MelSpectrogramLoss
+    published = MelSpectrogramLoss(
+        n_mels=[5, 10, 20, 40, 80, 160, 320],
+        window_lengths=[32, 64, 128, 256, 512, 1024, 2048],
+        mel_fmin=[0.0] * 7,
+        mel_fmax=[None] * 7,
+        pow=1.0,
+        clamp_eps=1e-5,
+        mag_weight=0.0,
+    )
+
+    def distance(estimate, target):
+        signals = [AudioSignal(clip.numpy(), SAMPLE_RATE_HZ) for clip in (estimate, target)]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return published(*signals).item()
+
+    return distance
+
+
+class LargestTensor(TorchDispatchMode):
+    """Notes how many values the largest tensor made within has."""
+
+    values = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        made = [each.numel() for each in tree_leaves(result) if isinstance(each, torch.Tensor)]
+        self.values = max(self.values, *made, 0)
+        return result
+
+
+@pytest.fixture(scope="module")
+def long_pair():
+    """A clip of three stretches, and an estimate that differs at the ends and where it divides.
+
+    There alone: a frame missed, doubled or reflected there changes the distance by a lot.
+    """
+    samples = 3 * STRETCH_SAMPLES + 77_777
+    target = noise(1, samples)
+    estimate = target.clone()
+    for middle in (0, STRETCH_SAMPLES, 2 * STRETCH_SAMPLES, samples):
+        changed = slice(max(0, middle - 3000), middle + 3000)
+        estimate[:, changed] = noise(1, samples, seed=1)[:, changed]
+    return estimate, target
 
 
 # The contract of every loss and metric: found by listing.
@@ -163,27 +219,12 @@ def test_the_gain_has_its_closed_form_in_the_stft_distance():
     assert stft_distance(2 * target, target).item() == pytest.approx(1 + math.log(2), rel=1e-4)
 
 
-@pytest.mark.filterwarnings("ignore")  # what importing audiotools and its dependencies says
-def test_the_mel_distance_is_dac_s_in_its_published_configuration():
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from audiotools import AudioSignal
-        from dac.nn.loss import MelSpectrogramLoss
-    published = MelSpectrogramLoss(
-        n_mels=[5, 10, 20, 40, 80, 160, 320],
-        window_lengths=[32, 64, 128, 256, 512, 1024, 2048],
-        mel_fmin=[0.0] * 7,
-        mel_fmax=[None] * 7,
-        pow=1.0,
-        clamp_eps=1e-5,
-        mag_weight=0.0,
-    )
+def test_the_mel_distance_is_dac_s_in_its_published_configuration(published_mel):
     estimate, target = noise(2, 16_384), noise(2, 16_384, seed=1) + sine(440.0)
     estimate[1, 4000:9000] = 0.0  # where both are clamped
     for i, value in enumerate(mel_distance(estimate, target)):
-        signals = [AudioSignal(x[i].numpy(), SAMPLE_RATE_HZ) for x in (estimate, target)]
         # librosa's filters against torchaudio's: float32 in other orders.
-        assert value.item() == pytest.approx(published(*signals).item(), rel=1e-5)
+        assert value.item() == pytest.approx(published_mel(estimate[i], target[i]), rel=1e-5)
 
 
 def test_the_gain_has_its_closed_form_in_the_mel_distance():
@@ -230,3 +271,47 @@ def test_si_sdr_of_orthogonal_noise_is_the_ratio_of_powers_whatever_the_gain(noi
 def test_si_sdr_of_a_scaled_target_is_high():
     target = noise(1, 8192)
     assert si_sdr_db(0.3 * target, target).item() > 60
+
+
+# Recordings, longer than the stretches that spectra are taken in: the same values.
+
+
+def test_the_stft_distance_of_a_recording_is_auraloss_s(long_pair):
+    estimate, target = long_pair
+    expected = auraloss.freq.MultiResolutionSTFTLoss()(estimate[None], target[None]).item()
+    # Sums of millions of float32 values in another order.
+    assert stft_distance(estimate, target).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_mel_distance_of_a_recording_is_dac_s(long_pair, published_mel):
+    estimate, target = long_pair
+    expected = published_mel(estimate[0], target[0])
+    assert mel_distance(estimate, target).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_log_spectral_distance_of_a_recording_is_that_of_its_whole_spectrum(long_pair):
+    window = torch.hann_window(2048, dtype=torch.float64)
+    made, aim = (
+        torch.stft(clip.double(), 2048, 512, window=window, return_complex=True).abs()
+        for clip in long_pair
+    )
+    db = 20 * (made.clamp_min(1e-4) / aim.clamp_min(1e-4)).log10()  # [1, bin, frame]
+    expected = db.square().mean(1).sqrt().mean().item()
+    distance = log_spectral_distance_db(*long_pair, torch.ones(1))
+    assert distance.item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", DISTANCES)
+def test_equal_recordings_have_a_finite_gradient(name, long_pair):
+    _, target = long_pair
+    estimate = target.clone().requires_grad_()
+    measure(name, estimate, target).sum().backward()
+    assert estimate.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("name", DISTANCES)
+def test_no_spectrum_of_a_recording_is_longer_than_two_stretches(name, long_pair):
+    with torch.no_grad(), LargestTensor() as largest:
+        measure(name, *long_pair)
+    overlap = 512 / 50  # the most: how often one sample is in a frame
+    assert largest.values <= 2 * overlap * STRETCH_SAMPLES

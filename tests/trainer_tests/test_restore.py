@@ -219,3 +219,10 @@ def test_a_link_to_the_original_is_the_original(tree):
     (tree / "link.wav").symlink_to(tree / "in" / "a.wav")
     with pytest.raises(ValueError, match="must be another file than IN"):
         plan_jobs(tree / "in" / "a.wav", tree / "link.wav", force=True)
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path):
+    soundfile.write(tmp_path / "in.wav", music(1000), 44_100)
+    job = Job(source=tmp_path / "in.wav", target=tmp_path / "in.wav" / "out.wav")
+    with pytest.raises(ValueError, match="in.wav: (File exists|Not a directory)"):
+        process_file(job, restoration(IDENTITY), on_progress=lambda seconds: None)

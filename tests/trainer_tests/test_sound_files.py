@@ -1,3 +1,5 @@
+import resource
+
 import numpy as np
 import pytest
 import soundfile
@@ -155,3 +157,16 @@ def test_an_unknown_ending_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"OUT=.*out.txt; must end with one of .wav, .flac"):
         check_ending(tmp_path / "out.txt")
     check_ending(tmp_path / "OUT.WAV")
+
+
+@pytest.mark.parametrize("ending", [".wav", ".flac", ".ogg", ".mp3"])
+def test_a_disk_that_is_full_is_said_and_leaves_nothing(tmp_path, original, ending):
+    like, noise = original(), np.random.default_rng(0).normal(0, 0.1, (200_000, 2))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
+    try:
+        with pytest.raises(OSError, match="cannot be written: is the disk full"):
+            write(tmp_path / f"out{ending}", like, block=noise.astype(np.float32))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [path.name for path in tmp_path.iterdir()] == ["in.wav"]

@@ -1,0 +1,88 @@
+"""A trial's training gone through with tensors that have shapes and no values.
+
+It takes a second and no memory, whatever the size: torch's fake tensors. What runs is training's
+own code (learner.py, evaluate.py), so a new net, loss or optimizer needs nothing here.
+"""
+
+import dataclasses
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from trainer.config import TrainConfig
+from trainer.damage import damage_clips, low_pass_targets
+from trainer.evaluate import ValidationSet, evaluate
+from trainer.learner import Learner
+from trainer.models import build_model
+
+
+class Rehearsal:
+    """A configuration's learner and clips, all without values. Uncompiled: there is no code to
+    compile for.
+
+    Fake are the weights and the clips, and so all that is computed with them. What is computed of
+    shifts and constants alone is real: it decides shapes, and may be kept for real training.
+    """
+
+    def __init__(self, config: TrainConfig, device: torch.device) -> None:
+        data, held_out = config.data, config.validation
+        self._answers = _Answers()  # type: ignore[no-untyped-call]
+        with FakeTensorMode(allow_non_fake_inputs=True), device:
+            net = build_model(config.model)
+            self.learner = Learner(net, dataclasses.replace(config, compile=False))
+            self.clips = torch.empty(data.batch_size, data.clip_samples)
+            self._held_out = torch.empty(held_out.clips, held_out.clip_samples)
+        self._shifts = _in_turn(config.damage.shifts, data.batch_size)
+        self._held_out_shifts = _in_turn(held_out.shifts, held_out.clips)
+
+    def loss(self) -> Tensor:
+        """Do the first half of a step: damage, net and loss."""
+        with self._answers:
+            return self.learner.loss(self.clips, self._shifts)
+
+    def descend(self, loss: Tensor) -> None:
+        """Do the second half: gradients and update."""
+        with self._answers:
+            self.learner.descend(loss).item()
+
+    def build_validation(self) -> ValidationSet:
+        """Return the held-out clips, damaged."""
+        clips, shifts = self._held_out, self._held_out_shifts
+        with self._answers:
+            return ValidationSet(
+                damaged=damage_clips(clips, shifts),
+                target=low_pass_targets(clips, shifts),
+                shifts=shifts,
+            )
+
+    def validate(self, validation: ValidationSet) -> None:
+        """Score what the net makes of the held-out clips."""
+        with self._answers:
+            self.learner.net.eval()
+            evaluate(self.learner.restore, validation)
+            self.learner.net.train()
+
+    @torch.no_grad()
+    def restore(self) -> Tensor:
+        """Apply the net to the batch's clips."""
+        with self._answers:
+            return self.learner.restore(self.clips)
+
+
+class _Answers(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Answers code that asks for a fake tensor's value: each number is 1, and no two are equal."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        if args and isinstance(args[0], FakeTensor):
+            if func is torch.ops.aten._local_scalar_dense.default:
+                return torch.ones((), dtype=args[0].dtype).item()
+            if func is torch.ops.aten.equal.default:
+                return False
+        return func(*args, **(kwargs or {}))
+
+
+def _in_turn(shifts: tuple[int, ...], clips: int) -> Tensor:
+    """Return a shift for each of some clips, [clip]."""
+    return torch.tensor([shifts[i % len(shifts)] for i in range(clips)])
