@@ -5,9 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import optuna
 import pytest
 
 from sweeps.__main__ import commands
+from trainer.config import TrainConfig
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -67,3 +69,32 @@ def test_every_option_of_the_contract_is_taken_by_a_sweep_script():
         "--concurrency --gpus-per-trial --dry-run"
     )
     assert [option for option in contract.split() if option not in done.stdout] == []
+
+
+def test_the_sweep_that_the_docs_add_can_be_run(tmp_path):
+    page = (ROOT / "docs" / "adding-a-sweep.md").read_text()
+    space, script = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    (tmp_path / "kernel_size.py").write_text(space)
+    (tmp_path / "sweep.py").write_text(script.replace("search_spaces import", "tests_docs import"))
+    (tmp_path / "tests_docs.py").write_text("import kernel_size\n")
+    done = subprocess.run(
+        [sys.executable, "sweep.py", "--help"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert "Which kernel size is worth its time?" in done.stdout, done.stderr
+    namespace = {}
+    exec(space, namespace)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    for point in (namespace["suggest"](study.ask()), *namespace["KNOWN_POINTS"]):
+        assert TrainConfig.from_fields(point).model.kernel_size in range(7, 42, 2)
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda path: path.name)
+def test_every_link_in_the_docs_leads_somewhere(page):
+    targets = re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text())
+    assert [name for name in targets if not (page.parent / name).exists()] == []
+
+
+def test_every_link_in_the_readme_leads_somewhere():
+    targets = re.findall(r"\]\(([^)#]+)[^)]*\)", README)
+    assert len(targets) >= 8
+    assert [name for name in targets if not (ROOT / name).exists()] == []

@@ -15,13 +15,13 @@ from trainer.command_line import WRONG_INPUT
 if TYPE_CHECKING:
     from trainer.comparison import Comparison, Pairs
 
-_existing = click.Path(exists=True, path_type=Path)
+_place = click.Path(path_type=Path)
 _Row = Mapping[str, Any]
 
 
 @click.command()
-@click.argument("reference", type=_existing)
-@click.argument("estimate", type=_existing)
+@click.argument("reference", type=_place)
+@click.argument("estimate", type=_place)
 @click.option("--align", is_flag=True, help="Bring both to one sample rate and one beginning.")
 @device_option
 @json_option
@@ -35,6 +35,9 @@ def compare(reference: Path, estimate: Path, align: bool, device: str, as_json: 
     from trainer.comparison import compare_recordings, pair_recordings
     from trainer.device import resolve_device
 
+    for name, place in (("reference", reference), ("estimate", estimate)):
+        if not place.exists():
+            raise ValueError(f"{name}={place}; must be a recording or a folder, and is not there")
     if reference.is_dir() != estimate.is_dir():
         both = " and ".join("folder" if p.is_dir() else "file" for p in (reference, estimate))
         raise ValueError(f"reference and estimate={both}; must be two recordings or two folders")

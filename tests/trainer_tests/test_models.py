@@ -219,6 +219,56 @@ def test_the_waveform_net_has_a_skip_past_every_depth(silenced):
     assert clip.grad.any()
 
 
+# How far a net looks.
+
+
+def farthest_dependence(model, samples):
+    """Return how far from an output sample lies the farthest input that changes it.
+
+    Looks from every position of one cell of the grid, each in a clip of its own.
+    """
+    cell = model.grid_samples
+    middle = samples // 2 // cell * cell
+    clips = noise(cell, samples).double().requires_grad_()
+    outputs = middle + torch.arange(cell)
+    model.double()(clips)[torch.arange(cell), outputs].sum().backward()
+    clip, place = clips.grad.nonzero(as_tuple=True)
+    return int((place - outputs[clip]).abs().max())
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {},
+        {"kernel_size": 1},
+        {"channels": (1, 4, 4, 4), "blocks": (1, 1, 2), "factors": (2, 3, 4), "kernel_size": 5},
+    ],
+)
+def test_the_waveform_net_looks_just_as_far_as_it_says(shape):
+    model = build("waveform", **shape)
+    assert farthest_dependence(model, 768) == model.reach_samples
+
+
+@pytest.mark.parametrize("blocks", [(1, 2), (2, 2)])
+def test_the_spectrogram_net_looks_no_farther_than_it_says(blocks):
+    model = build("spectrogram", blocks=blocks)
+    seen = farthest_dependence(model, 8192)
+    # The window tapers to nothing at its edges, and frames lie a hop apart.
+    assert model.reach_samples - HOP_SAMPLES <= seen <= model.reach_samples
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_moves_by_the_grid_is_restored_as_before_but_for_the_edges(family):
+    model = build(family)
+    shift, far = model.grid_samples, model.reach_samples + model.grid_samples
+    clips = noise(1, 6144 // shift * shift + shift)
+    with torch.no_grad():
+        moved, whole = model(clips[:, shift:]), model(clips)
+    inside = slice(far, -far)
+    # The same arithmetic on shorter clips: float32, of values below 1.
+    torch.testing.assert_close(moved[:, inside], whole[:, shift:][:, inside], rtol=0, atol=1e-5)
+
+
 def with_constant_head(*, log_gain, turn, output="difference"):
     """A spectrogram net whose head ignores its input."""
     model = build("spectrogram", output)

@@ -226,3 +226,17 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
     job = Job(source=tmp_path / "in.wav", target=tmp_path / "in.wav" / "out.wav")
     with pytest.raises(ValueError, match="in.wav: (File exists|Not a directory)"):
         process_file(job, restoration(IDENTITY), on_progress=lambda seconds: None)
+
+
+def test_a_result_that_ends_early_is_filled_up_with_silence(tmp_path):
+    signal = music(5000)
+    soundfile.write(tmp_path / "in.wav", signal, 44_100, "FLOAT")
+    job = Job(source=tmp_path / "in.wav", target=tmp_path / "out.wav")
+
+    def short(stream, rate_hz):
+        return (block[:4000] for block in stream)
+
+    process_file(job, short, on_progress=lambda seconds: None)
+    made, _ = soundfile.read(job.target, dtype="float32")
+    np.testing.assert_array_equal(made[:4000], signal[:4000])
+    assert len(made) == 5000 and not made[4000:].any()

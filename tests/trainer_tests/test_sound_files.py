@@ -170,3 +170,8 @@ def test_a_disk_that_is_full_is_said_and_leaves_nothing(tmp_path, original, endi
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert [path.name for path in tmp_path.iterdir()] == ["in.wav"]
+
+
+def test_an_extensible_wav_stays_one(tmp_path, original):
+    write(tmp_path / "out.wav", original(kind="WAVEX"))
+    assert soundfile.info(tmp_path / "out.wav").format == "WAVEX"

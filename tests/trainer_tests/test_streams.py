@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -104,3 +106,21 @@ def test_at_least_adds_zeros_after_a_short_stream(frames, expected):
     assert made.shape == (expected, 2)
     np.testing.assert_array_equal(made[:frames], signal)
     assert not made[frames:].any()
+
+
+@pytest.mark.parametrize("work", ["pieces", "sum"])
+def test_memory_does_not_grow_with_the_stream(work):
+    def silence():
+        return (np.zeros((10_000, 1), np.float32) for _ in range(400))  # 16 MB in all
+
+    pieces = Pieces.for_reach(10, grid_samples=1, core_samples=20_000, fade_samples=16)
+    made = {
+        "pieces": lambda: apply_in_pieces(silence(), np.copy, pieces),
+        "sum": lambda: add(silence(), silence()),
+    }[work]()
+    tracemalloc.start()
+    frames = sum(len(block) for block in made)
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert frames == 4_000_000
+    assert peak_bytes < 2e6

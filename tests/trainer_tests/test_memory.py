@@ -1,0 +1,193 @@
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from trainer.memory import (
+    ALLOCATOR,
+    BACKWARD,
+    CLIPS,
+    GRADIENTS,
+    HELD_BACK,
+    LOSS,
+    OPTIMIZER,
+    PARAMETERS,
+    PROCESS,
+    RECORDINGS,
+    VALIDATION,
+    estimate_memory,
+    measure_process,
+)
+from trainer.models import build_model, count_parameters
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+CPU = torch.device("cpu")
+MB = 10**6
+
+
+@pytest.fixture
+def estimate(tiny_config, data):
+    """Return a function from changed fields to an estimate."""
+
+    def make(**changes):
+        # So much audio that a training step, not a validation, takes most.
+        config = tiny_config(**{"data__batch_size": 16, "validation__clips": 1} | changes)
+        return estimate_memory(config, data, CPU, process_bytes=700 * MB)
+
+    return make
+
+
+def count(tiny_config, **changes):
+    return count_parameters(build_model(tiny_config(**changes).model))
+
+
+@pytest.mark.parametrize("family", ["waveform", "spectrogram"])
+def test_the_peak_is_the_sum_of_its_parts_largest_first(estimate, family):
+    found = estimate(model__family=family)
+    sizes = list(found.parts.values())
+    assert found.peak_bytes == sum(sizes)
+    assert sizes == sorted(sizes, reverse=True)
+    around = found.parts[PROCESS] + found.parts[ALLOCATOR] + found.parts[RECORDINGS]
+    assert found.tensor_bytes == found.peak_bytes - around
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon_adamw"])
+def test_parameters_and_the_optimizer_s_state_take_what_they_are(estimate, tiny_config, name):
+    parts = estimate(optimizer__name=name).parts
+    values = 4 * count(tiny_config)
+    assert parts[PARAMETERS] == values
+    # AdamW keeps two values a weight, Muon one; and AdamW counts steps for each tensor.
+    least = {"adamw": 2, "muon_adamw": 1}[name] * values
+    assert least <= parts[OPTIMIZER] <= 2 * values + 4 * 20
+
+
+def test_a_block_keeps_what_its_gradient_needs(estimate):
+    """By hand: what is convolved, normed, widened (before and after GELU) and the sum, and of the
+    norm the mean and deviation. The sum at the bottom is copied beside its skip and let go."""
+    parts = estimate(model__family="waveform").parts
+    for stage, width, stride, keeps_sum in ((0, 4, 4, 1), (1, 8, 8, 0)):
+        rows = 16 * 4096 // stride
+        kept = 4 * rows * (width * (1 + 1 + 4 + 4 + keeps_sum) + 2)
+        assert parts[f"stages.{stage}.encode"] == kept
+
+
+def test_the_loss_and_the_net_grow_with_the_batch_and_the_weights_do_not(estimate):
+    small, large = estimate().parts, estimate(data__batch_size=32).parts
+    for part in (LOSS, CLIPS, "body.2"):
+        assert large[part] == pytest.approx(2 * small[part], rel=0.01)  # constants do not grow
+    assert (large[PARAMETERS], large[OPTIMIZER]) == (small[PARAMETERS], small[OPTIMIZER])
+
+
+def test_where_weights_are_most_the_peak_is_when_they_are_updated(estimate, tiny_config):
+    wide = {"model__channels": [512], "data__batch_size": 1}
+    parts = estimate(**wide).parts
+    assert LOSS not in parts or parts[LOSS] < MB
+    # Nearly all of them: what comes and goes outweighs the gradients of the first layers.
+    assert parts[GRADIENTS] == pytest.approx(4 * count(tiny_config, **wide), rel=0.05)
+    assert parts[BACKWARD] > 0
+
+
+def test_a_large_validation_is_the_peak(estimate):
+    parts = estimate(data__batch_size=1, validation__clips=16).parts
+    assert parts[VALIDATION] > parts[PARAMETERS]
+    assert LOSS not in parts and "body.2" not in parts
+
+
+def test_malloc_holds_back_a_share_of_what_comes_and_goes(estimate):
+    parts = estimate(model__channels=[64]).parts
+    lasting = parts[PARAMETERS] + parts[OPTIMIZER]
+    tensors = sum(size for name, size in parts.items() if name not in AROUND)
+    # Also the batch and the held-out clips last.
+    assert parts[ALLOCATOR] == pytest.approx(HELD_BACK * (tensors - lasting), rel=0.05)
+
+
+AROUND = {PROCESS, ALLOCATOR, RECORDINGS}
+
+
+def test_recordings_count_as_far_as_they_are_read(estimate, data):
+    few, many = (estimate(steps=n).parts[RECORDINGS] for n in (1, 10_000))
+    held_out = 4 * 8192
+    all_of_them = 4 * sum(r.samples for r in data.training) + held_out
+    assert many == pytest.approx(all_of_them, rel=0.01)
+    assert few == pytest.approx(held_out + 16 * 4 * 4096, rel=0.2)  # some overlap
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("family", ["waveform", "spectrogram"])
+def test_on_a_gpu_the_estimate_is_what_its_allocator_gives_out(tiny_config, data, family):
+    from trainer.train import train
+
+    config = tiny_config(model__family=family, data__batch_size=256, device="cuda")
+    rows = []
+    train(config, report=rows.append)
+    measured = max(row["peak_memory_bytes"] for row in rows)
+    found = estimate_memory(config, data, torch.device("cuda"), process_bytes=0)
+    assert PROCESS not in found.parts
+    assert found.peak_bytes == pytest.approx(measured, rel=0.2)
+
+
+COMPARE = """
+import json, sys, torch
+from trainer.config import TrainConfig
+from trainer.data import open_data
+from trainer.memory import RECORDINGS, estimate_memory, measure_process
+from trainer.train import train
+torch.set_num_threads(1)
+config = TrainConfig.from_fields(json.loads(sys.argv[1]))
+data = open_data(config.data.path, config.data.cache)
+process, rows = measure_process(config), []
+train(config, report=rows.append)
+found = estimate_memory(config, data, torch.device("cpu"), process_bytes=process)
+peak = max(row["peak_memory_bytes"] for row in rows)
+read = found.parts[RECORDINGS]
+print(json.dumps([found.peak_bytes, peak, found.tensor_bytes, peak - process - read]))
+"""
+
+WIDE = {
+    "waveform": {
+        "model__channels": [1, 32],
+        "model__blocks": [2],
+        "model__factors": [4],
+        "optimizer__name": "adamw",
+        "data__batch_size": 10,
+    },
+    "spectrogram": {"model__channels": [256], "data__batch_size": 24},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", WIDE)
+def test_estimates_are_within_a_fifth_of_what_training_takes(tiny_config, family):
+    """More shapes are in tests/benchmarks/memory.py."""
+    config = tiny_config(
+        model__family=family,
+        **WIDE[family],
+        data__clip_samples=16384,
+        steps=2,
+    )
+
+    def compare(environment):
+        command = [sys.executable, "-c", COMPARE, json.dumps(config.to_fields())]
+        done = subprocess.run(
+            command, env=os.environ | environment, capture_output=True, text=True, check=True
+        )
+        return json.loads(done.stdout)
+
+    estimated, measured, tensors, _ = compare({})
+    assert tensors > 250 * MB  # so much that the process alone is no good estimate
+    assert estimated == pytest.approx(measured, rel=0.2)
+    # glibc, told to give back what is freed: resident is what is alive.
+    _, _, tensors, above = compare({"MALLOC_MMAP_THRESHOLD_": "131072"})
+    assert tensors == pytest.approx(above, rel=0.2)
+
+
+def test_a_process_is_measured_with_all_that_training_loads(tiny_config):
+    once = measure_process(tiny_config())
+    again = measure_process(tiny_config(model__family="waveform", precision="bf16"))
+    # torch alone takes 400 MB; what is loaded is loaded.
+    assert 400 * MB < once <= again < once + 100 * MB
