@@ -7,6 +7,7 @@ import click
 import cluster.environment
 from sweeps.commands.compare import compare
 from sweeps.commands.damage import damage
+from sweeps.commands.describe import describe
 from sweeps.commands.export import export
 from sweeps.commands.leaderboard import leaderboard
 from sweeps.commands.rerun import rerun
@@ -20,7 +21,7 @@ def commands() -> None:
     """Look at sweeps, and use their trials. `make sweep` starts one."""
 
 
-for command in (compare, damage, export, leaderboard, rerun, restore, ui):
+for command in (compare, damage, describe, export, leaderboard, rerun, restore, ui):
     commands.add_command(command)
 
 

@@ -75,7 +75,7 @@ def describe(config: TrainConfig, *, with_timing: bool) -> Description:
 
     Raises ValueError for bad recordings and devices.
     """
-    data, device = open_data_of(config), resolve_device(config.device)
+    device, data = resolve_device(config.device), open_data_of(config)
     # In this order: what is resident grows with all that is done.
     process_bytes = measure_process(config) if device.type != "cuda" else 0
     timing = time_steps(config) if with_timing else None

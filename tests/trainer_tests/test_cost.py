@@ -1,0 +1,82 @@
+import itertools
+import typing
+
+import pytest
+
+from trainer.config import SAMPLE_RATE_HZ, ModelConfig, OptimizerConfig
+from trainer.cost import (
+    checkpoint_bytes,
+    multiply_adds_per_second,
+    parameters_by_part,
+    receptive_field_ms,
+)
+from trainer.models import build_model, count_parameters
+from trainer.train import train
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+FAMILIES = typing.get_args(typing.get_type_hints(ModelConfig)["family"])
+OPTIMIZERS = typing.get_args(typing.get_type_hints(OptimizerConfig)["name"])
+KINDS = list(itertools.product(FAMILIES, OPTIMIZERS))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_parameter_is_in_just_one_part(tiny_config, family):
+    net = build_model(tiny_config(model__family=family).model)
+    assert sum(parameters_by_part(net).values()) == count_parameters(net)
+
+
+def test_the_parts_are_what_a_net_is_drawn_as(tiny_config):
+    waveform = build_model(tiny_config(model__family="waveform").model)
+    halves = ("down", "encode", "join", "decode", "up")
+    assert list(parameters_by_part(waveform)) == [f"stages.{i}.{h}" for i in (0, 1) for h in halves]
+    spectrogram = build_model(tiny_config(model__family="spectrogram").model)
+    assert list(parameters_by_part(spectrogram)) == ["body.0", "body.1", "body.2", "head"]
+
+
+def test_the_receptive_field_is_a_sample_with_its_reach_to_both_sides(tiny_config):
+    net = build_model(tiny_config(model__family="waveform").model)
+    assert receptive_field_ms(net) == pytest.approx((2 * 31 + 1) / 44.1)
+
+
+def block(width, kernel_size):
+    """Multiply-adds of one row: depthwise taps, and a pointwise MLP of four times the width."""
+    return width * kernel_size + 2 * 4 * width * width
+
+
+def test_multiply_adds_of_the_waveform_net_are_those_counted_by_hand(tiny_config):
+    config = tiny_config(
+        model__family="waveform",
+        model__channels=[1, 4, 8],
+        model__blocks=[1, 2],
+        model__factors=[4, 2],
+        model__kernel_size=5,
+    )
+    # Per row of a stage: down and up as matrices, a join of two widths, blocks on both ways.
+    first = 4 * 4 + 4 * 4 + 8 * 4 + 2 * 1 * block(4, 5)
+    second = 8 * 8 + 8 * 8 + 16 * 8 + 2 * 2 * block(8, 5)
+    expected = first * SAMPLE_RATE_HZ / 4 + second * SAMPLE_RATE_HZ / 8
+    assert multiply_adds_per_second(config) == round(expected)
+
+
+def test_multiply_adds_of_the_spectrogram_net_are_those_counted_by_hand(tiny_config):
+    config = tiny_config(model__channels=[16], model__kernel_size=5, data__clip_samples=4096)
+    frame = 513 * 16 + block(16, 5) + 16 * 2 * 513
+    frames = 4096 // 256 + 1  # centred: one more than hops
+    expected = frame * frames / (4096 / SAMPLE_RATE_HZ)
+    assert multiply_adds_per_second(config) == round(expected)
+
+
+def test_the_batch_does_not_change_what_a_second_costs(tiny_config):
+    one, many = (multiply_adds_per_second(tiny_config(data__batch_size=n)) for n in (1, 64))
+    assert one == many
+
+
+@pytest.mark.parametrize(("family", "optimizer"), KINDS)
+def test_files_are_as_large_as_expected(tiny_config, tmp_path, family, optimizer):
+    config = tiny_config(model__family=family, optimizer__name=optimizer, steps=1)
+    train(config, report=lambda row: None, folder=tmp_path)
+    names = ("last.pt", "best.safetensors")
+    written = sum((tmp_path / name).stat().st_size for name in names)
+    # A row of the journal, and names of one length or another.
+    assert checkpoint_bytes(config) == pytest.approx(written, rel=0.05)
