@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from tests_support.trained_folder import TINY
 
 from cluster import environment
 from cluster.local import LocalHead
@@ -14,22 +15,6 @@ from trainer.config import SAMPLE_RATE_HZ, TrainConfig
 from trainer.data import open_data
 
 environment.apply()
-
-TINY_NETS = {
-    "spectrogram": {
-        "model.family": "spectrogram",
-        "model.channels": (16,),
-        "model.blocks": (1,),
-        "model.factors": (),
-    },
-    "waveform": {
-        "model.family": "waveform",
-        "model.channels": (1, 4, 8),
-        "model.blocks": (1, 1),
-        "model.factors": (4, 2),
-    },
-}
-"""Fields of the smallest net of each family that still has every kind of layer."""
 
 
 @pytest.fixture
@@ -72,7 +57,7 @@ def tiny_config(recordings, shared_cache):
 
     def build(**changes):
         named = {name.replace("__", "."): value for name, value in changes.items()}
-        net = TINY_NETS[named.get("model.family", "spectrogram")]
+        net = TINY[named.get("model.family", "spectrogram")]
         fields = {
             "data.path": str(recordings),
             "data.cache": str(shared_cache),

@@ -1,9 +1,12 @@
-"""Estimated and measured peak memory of training, for ten shapes of both nets.
+"""Estimated and measured peak memory of training, for eleven shapes of both nets.
 
 Each number is from a process of its own. `whole` is the process's largest resident size, as the
-journal records it. `above` is what of it comes on top of the process before training. `tensors`
-is measured with a C library that is told to give back all that is freed (glibc's mmap threshold at
-its least), which is slow, so that nothing is resident but what is alive.
+journal records it; `above`, what of it comes on top of the process before training. `tensors` is
+that too, but with a C library that is told to give back all that is freed (glibc's mmap threshold
+at its least), which is slow: so nothing is resident but what is alive.
+
+On `whole` and `tensors` there is a promise. `above` differs by some 50 MB between runs of one and
+the same shape, as malloc happens to find room: a lot for the smallest nets.
 """
 
 import argparse
@@ -22,6 +25,7 @@ from trainer.memory import RECORDINGS, estimate_memory, measure_process
 from trainer.models import build_model, count_parameters
 from trainer.train import train
 
+PROMISED, FARTHEST = ("whole", "tensors"), 0.2
 GIVES_BACK = {"MALLOC_MMAP_THRESHOLD_": "131072"}
 
 COMMON = {"validation.clips": 8, "optimizer.name": "adamw", "optimizer.lr": 1e-4}
@@ -59,13 +63,14 @@ SHAPES = [
     waveform(LOG_CHANNELS, [4, 4, 4, 4], [8, 8, 4, 2], 41, 4, 49152) | MUON,
     spectrogram([16], [1], 3, 2, 8192),
     spectrogram([160], [4], 7, 4, 32768) | MUON | {"model.output": "difference"},
+    spectrogram([160], [4], 7, 64, 32768) | MUON,
     spectrogram([256, 512], [4, 4], 31, 16, 49152),
     spectrogram([1024], [6], 7, 8, 65024) | MUON,
 ]
 
 
 def main() -> None:
-    """Print a table of all shapes; fail when one is off by more than is promised."""
+    """Print a table of the shapes; fail when one is off by more than is promised."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--steps", type=int, default=3)
@@ -83,11 +88,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as cache:
         open_data("demo", cache)  # so that none of the children has to decode
         worst = max(compare(SHAPES[i], cache, given) for i in given.shape)
-    print(f"farthest from 1: {worst:.0%}")
+    print(f"farthest of {' and '.join(PROMISED)} from 1: {worst:.0%}")
+    sys.exit(worst > FARTHEST)
 
 
 def compare(shape: dict[str, object], cache: str, given: argparse.Namespace) -> float:
-    """Print the row of a shape; return how far the farthest of its ratios is from 1."""
+    """Print the row of a shape; return how far its farthest ratio is from 1."""
     here = {"data.cache": cache, "device": given.device}
     length = {"steps": given.steps, "report_every": given.steps}
     fields = COMMON | here | length | shape
@@ -101,7 +107,7 @@ def compare(shape: dict[str, object], cache: str, given: argparse.Namespace) -> 
     }
     cells = "  ".join(f"{e / 1e6:7.0f} {m / 1e6:7.0f} {e / m:7.2f}" for e, m in pairs.values())
     print(f"{name(fields):<58}{cells}", flush=True)
-    return max(abs(e / m - 1) for e, m in pairs.values())
+    return max(abs(estimated / measured - 1) for estimated, measured in map(pairs.get, PROMISED))
 
 
 def name(fields: dict[str, object]) -> str:

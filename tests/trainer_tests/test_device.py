@@ -72,6 +72,14 @@ def test_a_peak_before_construction_does_not_count():
     assert PeakMemory(CPU).peak_bytes == pytest.approx(resident, abs=0.1 * SIZE)
 
 
+def test_linux_tells_kibibytes_and_begins_again_at_5(tmp_path):
+    """As proc(5) has it, of a process that is written down here."""
+    (tmp_path / "status").write_text("VmPeak:\t 3366712 kB\nVmHWM:\t  568372 kB\nVmRSS:\t 1 kB\n")
+    (tmp_path / "clear_refs").write_text("")
+    assert PeakMemory(CPU, proc=tmp_path).peak_bytes == 568372 * 1024
+    assert (tmp_path / "clear_refs").read_text() == "5"
+
+
 def test_elsewhere_the_peak_is_the_largest_size_sampled(tmp_path):
     memory = PeakMemory(CPU, proc=tmp_path / "no proc here")
     memory.sample()

@@ -26,6 +26,7 @@ TINY = {
         "model.output": "direct",
     },
 }
+"""Fields of the smallest net of each family that still has every kind of layer."""
 
 
 def tiny_config(family, **changes):

@@ -5,25 +5,7 @@ import pytest
 import soundfile
 from tests_support.trained_folder import tiny_config, write_trained
 
-from sweeps.__main__ import main
-
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-@pytest.fixture
-def run(monkeypatch, capsys, tmp_path):
-    """Return a function from arguments to (exit status, standard output, standard error)."""
-    monkeypatch.setenv("UNSHIFT_HOME", str(tmp_path / "home"))
-    (tmp_path / "home").mkdir()
-
-    def call(*arguments):
-        monkeypatch.setattr("sys.argv", ["unshift", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        printed = capsys.readouterr()
-        return ended.value.code, printed.out, printed.err
-
-    return call
 
 
 @pytest.fixture
