@@ -1,12 +1,12 @@
 """`unshift describe`, as typed."""
 
+import functools
 import json
 import shutil
 
 import pytest
 from tests_support.trained_folder import tiny_config, write_trained
 
-from sweeps.__main__ import main
 from trainer.config import TrainConfig
 from trainer.sizes import SIZES
 
@@ -24,18 +24,9 @@ TINY = {
 
 
 @pytest.fixture
-def run(monkeypatch, capsys, tmp_path):
+def describe(run):
     """Return a function from arguments to (exit status, standard output, standard error)."""
-    monkeypatch.setenv("UNSHIFT_HOME", str(tmp_path / "home"))
-
-    def call(*arguments):
-        monkeypatch.setattr("sys.argv", ["unshift", "describe", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        printed = capsys.readouterr()
-        return ended.value.code, printed.out, printed.err
-
-    return call
+    return functools.partial(run, "describe")
 
 
 @pytest.fixture
@@ -45,8 +36,8 @@ def small(recordings):
     return ["--size", "demo", "--data", recordings, *settings]
 
 
-def test_json_holds_what_the_contract_says(run, small):
-    status, out, _ = run(*small, "--set", "optimizer.lr=1e-3", "--json")
+def test_json_holds_what_the_contract_says(describe, small):
+    status, out, _ = describe(*small, "--set", "optimizer.lr=1e-3", "--json")
     told = json.loads(out)
     assert status == 0
     assert told["config"]["optimizer.lr"] == 1e-3
@@ -58,14 +49,14 @@ def test_json_holds_what_the_contract_says(run, small):
     assert told["seconds_per_step"] is None
 
 
-def test_the_fingerprint_is_that_of_a_trial_on_these_recordings(run, small, data):
-    _, out, _ = run(*small, "--json")
+def test_the_fingerprint_is_that_of_a_trial_on_these_recordings(describe, small, data):
+    _, out, _ = describe(*small, "--json")
     config = TrainConfig.from_fields(dict(SIZES["demo"]) | TINY)
     assert json.loads(out)["fingerprint"] == config.fingerprint(data.fingerprint)
 
 
-def test_the_page_tells_numbers_parts_and_configuration(run, small):
-    status, out, err = run(*small)
+def test_the_page_tells_numbers_parts_and_configuration(describe, small):
+    status, out, err = describe(*small)
     assert (status, err) == (0, "")
     for line in ("fingerprint", "receptive field", "peak memory", "largest layer     body.2"):
         assert any(shown.startswith(line) for shown in out.splitlines()), line
@@ -74,33 +65,33 @@ def test_the_page_tells_numbers_parts_and_configuration(run, small):
     assert "head                       17,442" in out
 
 
-def test_time_measures(run, small):
-    _, out, _ = run(*small, "--time", "--json")
+def test_time_measures(describe, small):
+    _, out, _ = describe(*small, "--time", "--json")
     told = json.loads(out)
     assert told["seconds_per_step"] > 0
     assert told["measured_peak_memory_bytes"] > 400e6  # torch alone
 
 
-def test_without_a_size_it_says_which_it_took(run, small):
-    _, out, err = run(*small[2:], "--json")
+def test_without_a_size_it_says_which_it_took(describe, small):
+    _, out, err = describe(*small[2:], "--json")
     assert err.startswith("size ")
     json.loads(out)
 
 
-def test_a_recorded_trial_can_be_described_and_changed(run, recordings, data, tmp_path):
+def test_a_recorded_trial_can_be_described_and_changed(describe, recordings, data, tmp_path):
     shape = {name.replace(".", "__"): value for name, value in TINY.items() if "model" not in name}
     config = tiny_config("waveform", **shape)
     fingerprint = config.fingerprint(data.fingerprint)
     folder = tmp_path / "home" / "trials" / fingerprint
     write_trained(folder, config, data_fingerprint=data.fingerprint)
     arguments = ["--trial", fingerprint, "--data", recordings, "--json"]
-    assert json.loads(run(*arguments)[1])["fingerprint"] == fingerprint
-    told = json.loads(run(*arguments, "--set", "data.batch_size=4")[1])
+    assert json.loads(describe(*arguments)[1])["fingerprint"] == fingerprint
+    told = json.loads(describe(*arguments, "--set", "data.batch_size=4")[1])
     assert told["config"]["data.batch_size"] == 4
     assert told["fingerprint"] != fingerprint
     others = shutil.copytree(recordings, tmp_path / "others")
     (others / "0.wav").unlink()
-    status, _, err = run("--trial", fingerprint, "--data", others)
+    status, _, err = describe("--trial", fingerprint, "--data", others)
     assert (status, len(err.splitlines())) == (2, 1)
     assert f"must be data {data.fingerprint}" in err
 
@@ -119,13 +110,12 @@ WRONG = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_wrong_input_is_one_line_and_exit_status_2(run, case, tmp_path):
+def test_wrong_input_is_one_line_and_exit_status_2(describe, case, tmp_path):
     arguments, message = WRONG[case]
-    (tmp_path / "home").mkdir()
     (tmp_path / "home" / "optuna.db").touch()
     if "--trial" not in arguments and "--size" not in arguments:
         arguments = ["--size", "demo", *arguments]
-    status, out, err = run(*arguments)
+    status, out, err = describe(*arguments)
     assert (status, out) == (2, "")
     (line,) = err.splitlines()
     assert message in line
