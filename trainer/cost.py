@@ -1,5 +1,6 @@
 """What a net costs before it is trained: its parts, its arithmetic, its reach, its files."""
 
+import dataclasses
 from collections.abc import Iterator
 
 import torch
@@ -11,7 +12,6 @@ from trainer.config import SAMPLE_RATE_HZ, TrainConfig
 from trainer.models import SpectrogramNet, WaveformUNet
 from trainer.rehearsal import Rehearsal
 
-_CPU = torch.device("cpu")
 _BYTES_PER_ENTRY = 290
 """What a tensor's name, shape and place take in a checkpoint, beside its values."""
 _BYTES_PER_WEIGHT_NAME = 95
@@ -42,10 +42,10 @@ def receptive_field_ms(net: WaveformUNet | SpectrogramNet) -> float:
 def multiply_adds_per_second(config: TrainConfig) -> int:
     """Return the multiply-adds of the net's forward pass over a second of audio.
 
-    Counted over whole training clips: matrix products and convolutions. Not in it are Fourier
+    Counted over a whole training clip: matrix products and convolutions. Not in it are Fourier
     transforms, norms, activations and what is added or scaled element by element.
     """
-    rehearsal = Rehearsal(config, _CPU)
+    rehearsal = _rehearse_one_clip(config)
     with FlopCounterMode(display=False) as counter:
         rehearsal.restore()
     seconds = rehearsal.clips.numel() / SAMPLE_RATE_HZ
@@ -58,7 +58,7 @@ def checkpoint_bytes(config: TrainConfig) -> int:
 
     Its journal, up to a hundred bytes a step, is not in it.
     """
-    rehearsal = Rehearsal(config, _CPU)
+    rehearsal = _rehearse_one_clip(config)
     rehearsal.descend(rehearsal.loss())
     weights = _tensors(rehearsal.learner.net.state_dict())
     state = _tensors(rehearsal.learner.optimizer.state_dict())
@@ -66,6 +66,12 @@ def checkpoint_bytes(config: TrainConfig) -> int:
     last = sum(t.nbytes + _BYTES_PER_ENTRY for t in [*weights, *state, rng])
     best = sum(t.nbytes + _BYTES_PER_WEIGHT_NAME for t in weights)
     return last + best
+
+
+def _rehearse_one_clip(config: TrainConfig) -> Rehearsal:
+    """Return the rehearsal of what does not depend on the batch."""
+    one = dataclasses.replace(config, data=dataclasses.replace(config.data, batch_size=1))
+    return Rehearsal(one, torch.device("cpu"))
 
 
 def _tensors(state: object) -> list[Tensor]:

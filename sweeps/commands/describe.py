@@ -84,6 +84,8 @@ def _page(found: "Description") -> str:
 def _facts(found: "Description") -> dict[str, str]:
     config, memory = found.config, found.memory
     batch_s = config.data.batch_size * config.data.clip_samples / SAMPLE_RATE_HZ
+    is_all = memory.tensor_bytes == memory.peak_bytes
+    tensors = f"; {_bytes(memory.tensor_bytes)} of it tensors, about what a GPU would take"
     largest, size = next(iter(found.memory_of_net.items()), ("none", 0))
     return {
         "fingerprint": found.fingerprint,
@@ -91,8 +93,8 @@ def _facts(found: "Description") -> dict[str, str]:
         "receptive field": f"{found.receptive_field_ms:.0f} ms",
         "multiply-adds": f"{found.multiply_adds_per_second / 1e9:.2f} G per second of audio",
         "steps per epoch": f"{found.steps_per_epoch:.1f}, of {batch_s:.1f} s of audio each",
-        "peak memory": f"{_bytes(memory.peak_bytes)} on {found.device} (estimated), "
-        f"{_bytes(memory.tensor_bytes)} of it tensors",
+        "peak memory": f"about {_bytes(memory.peak_bytes)} on {found.device}"
+        + ("" if is_all else tensors),
         "largest layer": f"{largest} with {_bytes(size)}",
         "on disk": f"{_bytes(found.checkpoint_bytes)} a trial",
     }

@@ -36,7 +36,8 @@ def estimate(tiny_config, data):
 
     def make(**changes):
         # So much audio that a training step, not a validation, takes most.
-        config = tiny_config(**{"data__batch_size": 16, "validation__clips": 1} | changes)
+        usual = {"data__batch_size": 16, "validation__clips": 1, "damage__shifts": [1]}
+        config = tiny_config(**usual | changes)
         return estimate_memory(config, data, CPU, process_bytes=700 * MB)
 
     return make

@@ -249,10 +249,10 @@ def test_the_waveform_net_looks_just_as_far_as_it_says(shape):
     assert farthest_dependence(model, 768) == model.reach_samples
 
 
-@pytest.mark.parametrize("blocks", [(1, 2), (2, 2)])
+@pytest.mark.parametrize("blocks", [(1, 1), (1, 2)])
 def test_the_spectrogram_net_looks_no_farther_than_it_says(blocks):
     model = build("spectrogram", blocks=blocks)
-    seen = farthest_dependence(model, 8192)
+    seen = farthest_dependence(model, 4096)
     # The window tapers to nothing at its edges, and frames lie a hop apart.
     assert model.reach_samples - HOP_SAMPLES <= seen <= model.reach_samples
 

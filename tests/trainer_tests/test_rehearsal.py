@@ -19,7 +19,10 @@ CPU = torch.device("cpu")
 FAMILIES = typing.get_args(typing.get_type_hints(ModelConfig)["family"])
 OPTIMIZERS = typing.get_args(typing.get_type_hints(OptimizerConfig)["name"])
 PRECISIONS = typing.get_args(typing.get_type_hints(TrainConfig)["precision"])
-KINDS = list(itertools.product(FAMILIES, OPTIMIZERS, PRECISIONS))
+KINDS = [
+    *itertools.product(FAMILIES, OPTIMIZERS, ["float32"]),
+    *itertools.product(FAMILIES, ["adamw"], set(PRECISIONS) - {"float32"}),
+]
 
 
 class Reality:
@@ -66,7 +69,7 @@ def bytes_in_use(training, ledger):
 
 @pytest.mark.parametrize(("family", "optimizer", "precision"), KINDS)
 def test_a_rehearsal_takes_just_what_training_would(tiny_config, family, optimizer, precision):
-    """The slow reference: the same steps with values, under the same ledger."""
+    """The reference: the same steps with values, under the same ledger."""
     config = tiny_config(
         model__family=family,
         optimizer__name=optimizer,

@@ -17,8 +17,10 @@ TINY = {
     "model.blocks": [1],
     "data.clip_samples": 4096,
     "data.batch_size": 2,
-    "validation.clips": 2,
+    "damage.shifts": [1],
+    "validation.clips": 1,
     "validation.clip_samples": 8192,
+    "validation.shifts": [1],
     "device": "cpu",
 }
 
