@@ -112,6 +112,16 @@ def damage(semitones: int) -> Process:
     return process
 
 
+def with_gain(process: Process, gain_db: float) -> Process:
+    """Return a process whose result is louder by so many dB, or quieter below 0."""
+    factor = np.float32(10 ** (gain_db / 20))
+
+    def louder(stream: Stream, rate_hz: int) -> Stream:
+        return (factor * block for block in process(stream, rate_hz))
+
+    return louder
+
+
 @dataclass(frozen=True, kw_only=True)
 class Job:
     """One recording to read, and where its result goes."""
@@ -207,7 +217,7 @@ def _process_file(job: Job, process: Process, on_progress: Callable[[float], obj
 
 
 def _notes(written: Written) -> tuple[str, ...]:
-    clipped = f"samples cut off at full scale: {written.clipped}"
+    clipped = f"samples cut off at full scale: {written.clipped} (quieter with --gain)"
     return (*written.notes, *([clipped] if written.clipped else []))
 
 

@@ -20,6 +20,7 @@ from sweeps.engine.places import Places
     help="Whose net: a trial, a sweep's best, or what export wrote.",
 )
 @click.option("--shift", type=float, help="Shift the pitch by so many semitones first.")
+@click.option("--gain", type=click.FloatRange(-60, 20), default=0.0, help="Louder by so many dB.")
 @force_option
 @device_option
 @places_options
@@ -28,6 +29,7 @@ def restore(
     target: Path,
     trial: str,
     shift: float | None,
+    gain: float,
     force: bool,
     device: str,
     **places: Any,
@@ -39,7 +41,7 @@ def restore(
     """
     from sweeps.engine.recorded import find_trained
     from trainer.device import resolve_device
-    from trainer.restore import Restoration, plan_jobs
+    from trainer.restore import Process, Restoration, plan_jobs, with_gain
 
     jobs = plan_jobs(source, target, force=force)
     trained = find_trained(trial, Places(**places))
@@ -47,12 +49,11 @@ def restore(
     restoration = Restoration(net=trained.load(place), device=place)
     config = trained.record.config
     click.echo(f"{config.model.family} net of trial {trained.record.fingerprint}", err=True)
-    if shift is None:
-        process_all(jobs, restoration)
-        return
-    trained_up_to = max(abs(n) for n in config.damage.shifts)
-    process = restoration.after_shift(shift)
-    if abs(shift) > trained_up_to:
-        limit = f"{trained_up_to} semitones"
-        click.echo(f"WARNING: this net was trained on shifts up to {limit}", err=True)
-    process_all(jobs, process)
+    process: Process = restoration
+    if shift is not None:
+        process = restoration.after_shift(shift)
+        limit = max(abs(n) for n in config.damage.shifts)
+        if abs(shift) > limit:
+            warning = f"this net was trained on shifts up to {limit} semitones"
+            click.echo(f"WARNING: {warning}", err=True)
+    process_all(jobs, with_gain(process, gain))

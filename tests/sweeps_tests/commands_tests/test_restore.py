@@ -82,6 +82,15 @@ def test_a_shift_beyond_those_trained_on_warns(run, trial, music, tmp_path, shif
     assert ("trained on shifts up to 5 semitones" in err) == warns
 
 
+def test_a_gain_makes_the_result_quieter(run, trial, tmp_path):
+    signal = np.random.default_rng(0).normal(0, 0.1, (5000, 1))
+    soundfile.write(tmp_path / "in.wav", signal, 44_100, "FLOAT")
+    run("restore", "--trial", trial, tmp_path / "in.wav", tmp_path / "as_it_is.wav")
+    run("restore", "--trial", trial, "--gain", -20, tmp_path / "in.wav", tmp_path / "quiet.wav")
+    as_it_is, quiet = (read(tmp_path / f"{name}.wav")[0] for name in ("as_it_is", "quiet"))
+    np.testing.assert_allclose(quiet, 0.1 * as_it_is, rtol=1e-5)
+
+
 def test_damage_goes_up_and_back(run, music, tmp_path):
     status, _, _ = run("damage", "--shift", -3, music / "a.wav", tmp_path / "out.flac")
     assert status == 0
@@ -98,6 +107,7 @@ def test_damage_goes_up_and_back(run, music, tmp_path):
         (["--trial", "../.."], "must be a trial's config.json, and there is none"),
         (["--trial", "{trial}", "--shift", "0"], "shift=0; must be semitones from -12 to 12"),
         (["--trial", "{trial}", "--shift", "nan"], "shift=nan; must be semitones"),
+        (["--trial", "{trial}", "--gain", "99"], "99.0 is not in the range -60<=x<=20"),
         (["--trial", "{trial}", "--device", "cuda:99"], "device=cuda:99; must be one of auto"),
         (["--trial", "{trial}", "--storage", "/nowhere"], "storage=/nowhere; must be a folder"),
         ([], "Missing option '--trial'"),
