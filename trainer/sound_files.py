@@ -38,8 +38,8 @@ _FINER_THAN_16_BITS = ("FLOAT", "DOUBLE", "PCM_32", "PCM_24")
 _KEEPS_BEYOND_1 = ("FLOAT", "DOUBLE", "VORBIS", "OPUS", "MPEG_LAYER_III")
 _FRAMES_AT_ONCE = 1 << 16
 """libsndfile's Vorbis encoder keeps a whole write on the stack: a few millions end the process."""
-_VORBIS_LIMIT_HZ = 200_000
-"""A higher rate ends the process too."""
+_VORBIS_LIMIT_HZ, _VORBIS_CHANNELS = 200_000, 255
+"""More of either ends the process too."""
 
 
 def check_ending(path: Path) -> None:
@@ -123,8 +123,11 @@ def _open(
     partial.touch()  # says what is wrong with the place, where libsndfile does not
     sound = f"{like.channels} channels at {like.samplerate} Hz"
     wrong = f"OUT={path}; must be of a format that holds {sound}"
-    if subtype == "VORBIS" and like.samplerate > _VORBIS_LIMIT_HZ:
-        raise ValueError(f"{wrong}: Vorbis ends at {_VORBIS_LIMIT_HZ} Hz")
+    is_too_much = like.samplerate > _VORBIS_LIMIT_HZ or like.channels > _VORBIS_CHANNELS
+    if subtype == "VORBIS" and is_too_much:
+        raise ValueError(
+            f"{wrong}: Vorbis ends at {_VORBIS_LIMIT_HZ} Hz, {_VORBIS_CHANNELS} channels"
+        )
     try:
         return soundfile.SoundFile(
             str(partial), "w", like.samplerate, like.channels, subtype, format=format_name

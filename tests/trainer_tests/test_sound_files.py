@@ -132,6 +132,7 @@ def test_a_block_that_is_longer_than_the_vorbis_encoder_bears_is_written(tmp_pat
         (".mp3", 3, 44_100, "3 channels at 44100 Hz: Format not recognised"),
         (".mp3", 2, 96_000, "at 96000 Hz: MPEG"),
         (".ogg", 1, 384_000, "at 384000 Hz: Vorbis ends at 200000 Hz"),
+        (".ogg", 300, 8_000, "300 channels at 8000 Hz: Vorbis ends at 200000 Hz, 255 channels"),
     ],
 )
 def test_a_format_that_cannot_hold_the_recording_is_refused(
