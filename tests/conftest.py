@@ -57,7 +57,7 @@ def tiny_config(recordings, shared_cache):
 
     def build(**changes):
         named = {name.replace("__", "."): value for name, value in changes.items()}
-        net = TINY[named.get("model.family", "spectrogram")]
+        net = TINY[named.get("model.family", "frames")]
         fields = {
             "data.path": str(recordings),
             "data.cache": str(shared_cache),

@@ -9,7 +9,7 @@ from torch.utils._pytree import tree_iter
 from torch.utils.flop_counter import FlopCounterMode
 
 from trainer.config import SAMPLE_RATE_HZ, TrainConfig
-from trainer.models import SpectrogramNet, WaveformUNet
+from trainer.models import FramesNet, WaveformUNet
 from trainer.rehearsal import Rehearsal
 
 _BYTES_PER_ENTRY = 290
@@ -34,7 +34,7 @@ def parameters_by_part(net: nn.Module) -> dict[str, int]:
     return {name: size for name, size in sizes.items() if size}
 
 
-def receptive_field_ms(net: WaveformUNet | SpectrogramNet) -> float:
+def receptive_field_ms(net: WaveformUNet | FramesNet) -> float:
     """Return how much of the input, at most, one output sample depends on."""
     return (2 * net.reach_samples + 1) / SAMPLE_RATE_HZ * 1000
 

@@ -117,7 +117,7 @@ unshift restore --trial THIS_FOLDER IN OUT
 def _about_onnx(trained: Trained) -> str:
     model = trained.record.config.model
     lengths = f"a multiple of {model.length_multiple}"
-    if model.family == "spectrogram":
+    if model.family != "waveform":
         lengths = f"more than {N_FFT // 2}"
     return f"""
 `{ONNX}` is the net alone: float32 [clip, sample], any number of clips, {lengths} samples long.

@@ -8,14 +8,14 @@ from torch import Tensor
 from trainer.config import TrainConfig
 from trainer.damage import damage_clips, low_pass_targets
 from trainer.losses import stft_distance
-from trainer.models import SpectrogramNet, WaveformUNet
+from trainer.models import FramesNet, WaveformUNet
 from trainer.optimizers import build_optimizer
 
 
 class Learner:
     """A net, on the device where it is, and the optimizer of its weights."""
 
-    def __init__(self, net: WaveformUNet | SpectrogramNet, config: TrainConfig) -> None:
+    def __init__(self, net: WaveformUNet | FramesNet, config: TrainConfig) -> None:
         self.net = net
         self.optimizer = build_optimizer(net, config.optimizer)
         self._forward = torch.compile(net) if config.compile else net

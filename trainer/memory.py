@@ -14,12 +14,13 @@ import psutil
 import torch
 from torch import Tensor, nn
 
-from trainer.config import ModelConfig, TrainConfig
+from trainer.config import TrainConfig
 from trainer.cost import named_parts
 from trainer.data import DataSet
 from trainer.evaluate import ValidationSet, evaluate
 from trainer.learner import Learner
 from trainer.ledger import Alive, Ledger
+from trainer.model_config import ModelConfig
 from trainer.models import build_model
 from trainer.rehearsal import Rehearsal
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trainer.config import ModelConfig
+from trainer.model_config import ModelConfig
 
 N_FFT = 1024
 HOP_SAMPLES = 256
@@ -20,11 +20,11 @@ LOG_GAIN_LIMIT = 6.0
 """A spectrogram net may change a magnitude by at most e**6, about 52 dB."""
 
 
-def build_model(config: ModelConfig) -> "WaveformUNet | SpectrogramNet":
+def build_model(config: ModelConfig) -> "WaveformUNet | FramesNet":
     """Build the configured net: clips [batch, sample] to clips of the same shape."""
     if config.family == "waveform":
         return WaveformUNet(config)
-    return SpectrogramNet(config)
+    return FramesNet(config)
 
 
 def count_parameters(model: nn.Module) -> int:
@@ -139,7 +139,7 @@ class WaveformUNet(nn.Module):
         return clips + estimate if self.adds_input else estimate
 
 
-class SpectrogramNet(nn.Module):
+class FramesNet(nn.Module):
     """ConvNeXt blocks over STFT frames: clips [batch, sample] to clips of the same shape.
 
     Reads log-magnitudes as one channel per frequency bin and gives, for each bin and frame, a

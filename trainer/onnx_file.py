@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from trainer.config import SAMPLE_RATE_HZ
-from trainer.models import N_FFT, SpectrogramNet, WaveformUNet
+from trainer.models import N_FFT, FramesNet, WaveformUNet
 from trainer.real_spectrogram import RealSpectrogramNet
 
 LARGEST_DIFFERENCE = 1e-4
@@ -28,7 +28,7 @@ class NoOnnx(Exception):
     """A net cannot be had as ONNX here; the text is the reason."""
 
 
-def write_onnx(net: WaveformUNet | SpectrogramNet, path: Path) -> float:
+def write_onnx(net: WaveformUNet | FramesNet, path: Path) -> float:
     """Write a net that is on the CPU, and return by how much it differs from PyTorch at most.
 
     The file takes any number of clips, of any length that the net takes. Raises NoOnnx, and leaves
@@ -45,8 +45,8 @@ def write_onnx(net: WaveformUNet | SpectrogramNet, path: Path) -> float:
         raise
 
 
-def _translate(net: WaveformUNet | SpectrogramNet, path: Path) -> None:
-    traced = RealSpectrogramNet(net) if isinstance(net, SpectrogramNet) else net
+def _translate(net: WaveformUNet | FramesNet, path: Path) -> None:
+    traced = RealSpectrogramNet(net) if isinstance(net, FramesNet) else net
     multiple = net.length_multiple
     length = torch.export.Dim("samples") if multiple == 1 else multiple * torch.export.Dim("n")
     try:
@@ -68,7 +68,7 @@ def _translate(net: WaveformUNet | SpectrogramNet, path: Path) -> None:
     program.save(str(path), external_data=False)
 
 
-def _check(net: WaveformUNet | SpectrogramNet, path: Path) -> float:
+def _check(net: WaveformUNet | FramesNet, path: Path) -> float:
     """Return the largest difference, at other numbers of clips and lengths than the traced ones."""
     import onnxruntime
 
@@ -89,7 +89,7 @@ def _check(net: WaveformUNet | SpectrogramNet, path: Path) -> float:
     return largest
 
 
-def _whole(samples: int, net: WaveformUNet | SpectrogramNet) -> int:
+def _whole(samples: int, net: WaveformUNet | FramesNet) -> int:
     """Return the next length, at least two multiples, that a net takes."""
     multiple = net.length_multiple
     return max(2, -(-samples // multiple)) * multiple

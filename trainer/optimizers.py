@@ -5,8 +5,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from trainer.config import OptimizerConfig
-from trainer.models import SpectrogramNet, WaveformUNet
+from trainer.models import FramesNet, WaveformUNet
+from trainer.optimizer_config import OptimizerConfig
 
 _MUON_SIDE_BETAS = (0.9, 0.95)
 _ADAMW_BETA2 = 0.999
@@ -54,12 +54,13 @@ class Optimizer:
             part.load_state_dict(state[name])
 
 
-def build_optimizer(model: WaveformUNet | SpectrogramNet, config: OptimizerConfig) -> Optimizer:
+def build_optimizer(model: WaveformUNet | FramesNet, config: OptimizerConfig) -> Optimizer:
     """Build the configured optimizer over all of a net's weights.
 
     Muon (Jordan et al. 2024) takes hidden matrices only: `split_parameters` says which. Its update
     is scaled by sqrt(max(1, rows / columns)), torch's `original`, as in the Muon of its author.
     """
+    assert config.lr is not None and config.momentum is not None
     if config.name == "adamw":
         adamw = torch.optim.AdamW(
             model.parameters(),
@@ -84,7 +85,7 @@ def build_optimizer(model: WaveformUNet | SpectrogramNet, config: OptimizerConfi
 
 
 def split_parameters(
-    model: WaveformUNet | SpectrogramNet,
+    model: WaveformUNet | FramesNet,
 ) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     """Return (matrices between layers, everything else).
 

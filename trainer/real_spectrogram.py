@@ -10,19 +10,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trainer.models import HOP_SAMPLES, MAGNITUDE_FLOOR, N_FFT, SpectrogramNet
+from trainer.models import HOP_SAMPLES, MAGNITUDE_FLOOR, N_FFT, FramesNet
 
 _BINS = N_FFT // 2 + 1
 
 
 class RealSpectrogramNet(nn.Module):
-    """What a SpectrogramNet does, sharing its layers: clips [batch, sample], over 512 samples long.
+    """What a FramesNet does, sharing its layers: clips [batch, sample], over 512 samples long.
 
     The two agree but for rounding. On bins that hold nothing but the rounding of a Fourier
     transform, as around a loud pure tone, the net itself amplifies that to 1e-3 and more.
     """
 
-    def __init__(self, net: SpectrogramNet) -> None:
+    def __init__(self, net: FramesNet) -> None:
         super().__init__()
         self.net = net
         self.kernels: Tensor

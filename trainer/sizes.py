@@ -5,12 +5,12 @@ from collections.abc import Mapping
 SIZES: Mapping[str, Mapping[str, object]] = {
     # The log's waveform U-Net and its 10,000 steps: for a GPU. The defaults are just that.
     "log": {},
-    # Minutes on two CPU cores: a spectrogram net that starts as the identity beats do-nothing
+    # Minutes on two CPU cores: a frames net that starts as the identity beats do-nothing
     # within 50 small steps, where the waveform U-Net of that size does not in a thousand.
     "demo": {
         "data.clip_samples": 32_768,
         "data.batch_size": 4,
-        "model.family": "spectrogram",
+        "model.family": "frames",
         "model.channels": (160,),
         "model.blocks": (4,),
         "model.factors": (),

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from trainer.checkpoint import BEST, load_best
-from trainer.models import N_FFT, SpectrogramNet, WaveformUNet, build_model
+from trainer.models import N_FFT, FramesNet, WaveformUNet, build_model
 from trainer.record import Record, read_record
 
 
@@ -20,7 +20,7 @@ class Trained:
     record: Record
     folder: Path
 
-    def load(self, device: torch.device) -> WaveformUNet | SpectrogramNet:
+    def load(self, device: torch.device) -> WaveformUNet | FramesNet:
         """Return the net in eval mode.
 
         Raises ValueError when the weights are damaged, or those of another net.
@@ -44,7 +44,7 @@ def read_trained(folder: Path) -> Trained:
 
 
 @torch.inference_mode()
-def restore_clips(net: WaveformUNet | SpectrogramNet, clips: Tensor) -> Tensor:
+def restore_clips(net: WaveformUNet | FramesNet, clips: Tensor) -> Tensor:
     """Return what a net makes of clips [clip, sample] at 44.1 kHz, whatever their length.
 
     What the net cannot take as it is has zeros added after it, and cut off again.

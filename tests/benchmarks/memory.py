@@ -45,10 +45,10 @@ def waveform(channels, blocks, factors, kernel_size, batch_size, clip_samples):
     }
 
 
-def spectrogram(channels, blocks, kernel_size, batch_size, clip_samples):
-    """Return the fields of a spectrogram net and its batch."""
+def frames(channels, blocks, kernel_size, batch_size, clip_samples):
+    """Return the fields of a frames net and its batch."""
     net = waveform(channels, blocks, [], kernel_size, batch_size, clip_samples)
-    return net | {"model.family": "spectrogram"}
+    return net | {"model.family": "frames"}
 
 
 LOG_CHANNELS, OUTPUT29_CHANNELS = [1, 8, 64, 256, 512], [1, 8, 32, 128, 256, 512]
@@ -61,11 +61,11 @@ SHAPES = [
     | {"validation.clip_samples": 32256},
     waveform(OUTPUT29_CHANNELS, [4, 4, 4, 4, 4], [8, 4, 4, 2, 2], 41, 1, 16384) | MUON,
     waveform(LOG_CHANNELS, [4, 4, 4, 4], [8, 8, 4, 2], 41, 4, 49152) | MUON,
-    spectrogram([16], [1], 3, 2, 8192),
-    spectrogram([160], [4], 7, 4, 32768) | MUON | {"model.output": "difference"},
-    spectrogram([160], [4], 7, 64, 32768) | MUON,
-    spectrogram([256, 512], [4, 4], 31, 16, 49152),
-    spectrogram([1024], [6], 7, 8, 65024) | MUON,
+    frames([16], [1], 3, 2, 8192),
+    frames([160], [4], 7, 4, 32768) | MUON | {"model.output": "difference"},
+    frames([160], [4], 7, 64, 32768) | MUON,
+    frames([256, 512], [4, 4], 31, 16, 49152),
+    frames([1024], [6], 7, 8, 65024) | MUON,
 ]
 
 

@@ -7,7 +7,9 @@ import sys
 
 import pytest
 
-from trainer.config import TRAINER_REVISION, ModelConfig, TrainConfig
+from trainer.config import TRAINER_REVISION, TrainConfig
+from trainer.loss_config import TERMS
+from trainer.model_config import ModelConfig
 
 DATA = "0123456789abcdef"
 
@@ -19,18 +21,42 @@ OTHER_VALUES = {
     "data.clip_samples": 16_384,
     "data.batch_size": 8,
     "damage.shifts": (1, 2),
-    "model.family": "spectrogram",
+    "model.family": "frames",
     "model.channels": (1, 8, 64, 128, 256),
     "model.blocks": (2, 2, 3, 4),
     "model.factors": (8, 8, 2, 2),
     "model.kernel_size": 7,
+    "model.dilation": 11,
+    "model.activation": "snake",
     "model.output": "difference",
+    "loss.stft": 0.5,
+    "loss.mel": 1.0,
+    "loss.l1": 0.0,
+    "loss.cdpam": 1.0,
+    "loss.dac": 1.0,
+    "loss.encodec": 1.0,
+    "loss.adversarial": 1.0,
+    "loss.feature_matching": 2.0,
+    "loss.balance": "gradient",
+    "loss.clips_at_once": 2,
+    "loss.dac_blocks": 2,
+    "loss.dac_features": "blocks",
+    "loss.dac_weights": "dac.pth",
+    "loss.dac_weights_hash": DATA,
+    "loss.encodec_blocks": 3,
+    "loss.encodec_features": "blocks",
+    "loss.encodec_weights": "encodec",
+    "loss.encodec_weights_hash": DATA,
+    "loss.discriminator_lr": 1e-3,
     "optimizer.name": "adamw",
     "optimizer.lr": 1e-3,
     "optimizer.adamw_lr": 1e-4,
     "optimizer.momentum": 0.8,
+    "optimizer.preconditioner_probability": 0.1,
     "optimizer.weight_decay": 0.1,
     "optimizer.clip_norm": 1.0,
+    "optimizer.warmup_steps": 100,
+    "optimizer.schedule": "cosine",
     "validation.clips": 2,
     "validation.clip_samples": 16_384,
     "validation.shifts": (-1, 1),
@@ -42,8 +68,22 @@ OTHER_VALUES = {
     "device": "cpu",
 }
 # Where one field alone would not be allowed: what else has to change with it.
-COMPANIONS = {"model.family": {"model.blocks": (4,) * 5, "model.factors": ()}}
-SAME_RESULT = {"data.path", "data.fingerprint", "data.cache", "device"}
+COMPANIONS = {
+    "loss.dac_blocks": {"loss.dac": 1.0},
+    "loss.dac_features": {"loss.dac": 1.0},
+    "loss.encodec_blocks": {"loss.encodec": 1.0},
+    "loss.encodec_features": {"loss.encodec": 1.0},
+    "loss.discriminator_lr": {"loss.adversarial": 1.0},
+    "optimizer.preconditioner_probability": {"optimizer.name": "psgd"},
+}
+SAME_RESULT = {
+    "data.path",
+    "data.fingerprint",
+    "data.cache",
+    "loss.dac_weights",
+    "loss.encodec_weights",
+    "device",
+}
 
 
 def test_every_field_has_another_value_in_these_tests():
@@ -53,7 +93,7 @@ def test_every_field_has_another_value_in_these_tests():
 @pytest.mark.parametrize("name", OTHER_VALUES)
 def test_the_fingerprint_changes_exactly_with_what_changes_the_result(name):
     companions = COMPANIONS.get(name, {})
-    before = TrainConfig.from_fields(companions) if name != "model.family" else TrainConfig()
+    before = TrainConfig.from_fields(companions)
     after = TrainConfig.from_fields({**companions, name: OTHER_VALUES[name]})
     assert after.to_fields()[name] != before.to_fields()[name]
     is_same = after.fingerprint(DATA) == before.fingerprint(DATA)
@@ -134,15 +174,24 @@ REFUSED = [
         "damage.shifts=[13]; must be whole semitones from -12 to 12 without 0, at least one",
     ),
     ({"damage.shifts": [1.5]}, "damage.shifts=[1.5]; must be a list of whole numbers"),
-    ({"model.family": "mlp"}, "model.family=mlp; must be one of waveform, spectrogram"),
-    ({"model.kernel_size": 8}, "model.kernel_size=8; must be odd and >= 1"),
-    ({"model.kernel_size": -1}, "model.kernel_size=-1; must be odd and >= 1"),
-    ({"model.channels": []}, "model.channels=[]; must be one or more whole numbers >= 1"),
+    ({"model.family": "mlp"}, "model.family=mlp; must be one of waveform, spectrogram, frames"),
+    ({"model.kernel_size": 8}, "model.kernel_size=8; must be odd and from 1 to 4095"),
+    ({"model.kernel_size": -1}, "model.kernel_size=-1; must be odd and from 1 to 4095"),
+    (
+        {"model.kernel_size": 10**12 + 1},
+        "model.kernel_size=1000000000001; must be odd and from 1 to 4095",
+    ),
+    ({"model.dilation": 0}, "model.dilation=0; must be from 1 to 4095"),
+    ({"model.activation": "relu"}, "model.activation=relu; must be one of gelu, snake"),
     (
         {"model.blocks": [2, 2, 0, 4]},
-        "model.blocks=[2, 2, 0, 4]; must be one or more whole numbers >= 1",
+        "model.blocks=[2, 2, 0, 4]; must be whole numbers from 1 to 256",
     ),
-    ({"model.channels": [8, 8]}, "model.channels=[8, 8]; must be 1 first: the waveform"),
+    (
+        {"model.channels": [1, 10**9]},
+        "model.channels=[1, 1000000000]; must be whole numbers from 1 to 16384",
+    ),
+    ({"model.channels": [8, 8]}, "model.channels=[8, 8]; must be 1 first: what comes in"),
     ({"model.channels": [1]}, "model.channels=[1]; must be 1 and the width of each stage"),
     (
         {"model.blocks": [4, 4, 4]},
@@ -154,21 +203,51 @@ REFUSED = [
     ),
     (
         {"model.factors": [8, 8, 4, 0]},
-        "model.factors=[8, 8, 4, 0]; must be whole numbers >= 1",
+        "model.factors=[8, 8, 4, 0]; must be whole numbers from 1 to 4096",
     ),
     (
-        {"model.family": "spectrogram", "model.channels": [16], "model.factors": []},
-        "model.blocks=[4, 4, 4, 4]; must be 1 long, one for each of model.channels",
+        {"model.family": "frames", "model.channels": [16, 16]},
+        "model.blocks=[4]; must be 2 long, one for each of model.channels",
     ),
     (
-        {"model.family": "spectrogram", "model.channels": [16], "model.blocks": [1]},
-        "model.factors=[8, 8, 4, 2]; must be [] with family spectrogram",
+        {"model.family": "frames", "model.factors": [8, 8, 4, 2]},
+        "model.factors=[8, 8, 4, 2]; must be [] with family frames",
+    ),
+    (
+        {"model.family": "spectrogram", "model.factors": [4, 2, 2, 3]},
+        "model.factors=[4, 2, 2, 3]; must be numbers whose product divides 512, the bins of a "
+        "spectrum",
+    ),
+    ({"loss.mel": -1}, "loss.mel=-1.0; must be >= 0"),
+    ({"loss.dac": float("nan")}, "loss.dac=nan; must be >= 0"),
+    ({"loss.stft": None}, "loss={}; must be at least one term with a weight > 0"),
+    ({"loss.stft": 0}, "loss={'stft': 0.0}; must be at least one term with a weight > 0"),
+    ({"loss.clips_at_once": 0}, "loss.clips_at_once=0; must be >= 1"),
+    ({"loss.dac_blocks": 2}, "loss.dac_blocks=2; must be null without loss.dac"),
+    ({"loss.dac": 1, "loss.dac_blocks": 5}, "loss.dac_blocks=5; must be from 1 to 4"),
+    (
+        {"loss.discriminator_lr": 1e-4},
+        "loss.discriminator_lr=0.0001; must be null without loss.adversarial or "
+        "loss.feature_matching",
+    ),
+    (
+        {"loss.adversarial": 1, "loss.discriminator_lr": 0},
+        "loss.discriminator_lr=0.0; must be > 0",
     ),
     ({"optimizer.lr": -1}, "optimizer.lr=-1.0; must be > 0"),
     ({"optimizer.lr": float("nan")}, "optimizer.lr=nan; must be > 0"),
     ({"optimizer.lr": float("inf")}, "optimizer.lr=inf; must be > 0"),
     ({"optimizer.lr": "fast"}, "optimizer.lr=fast; must be a number"),
-    ({"optimizer.lr": None}, "optimizer.lr=None; must be a number"),
+    (
+        {"optimizer.preconditioner_probability": 0.5},
+        "optimizer.preconditioner_probability=0.5; must be null with optimizer.name=muon_adamw",
+    ),
+    (
+        {"optimizer.name": "psgd", "optimizer.preconditioner_probability": 0},
+        "optimizer.preconditioner_probability=0.0; must be > 0 and <= 1",
+    ),
+    ({"optimizer.warmup_steps": -1}, "optimizer.warmup_steps=-1; must be >= 0"),
+    ({"optimizer.schedule": "step"}, "optimizer.schedule=step; must be one of constant, cosine"),
     ({"optimizer.adamw_lr": 0}, "optimizer.adamw_lr=0.0; must be > 0"),
     (
         {"optimizer.name": "adamw", "optimizer.adamw_lr": 0.1},
@@ -212,8 +291,30 @@ def test_a_configuration_cannot_be_changed():
 
 def test_clips_must_be_a_multiple_of_the_product_of_the_factors():
     assert ModelConfig().length_multiple == 8 * 8 * 4 * 2
-    spectrogram = ModelConfig(family="spectrogram", channels=(16,), blocks=(1,), factors=())
-    assert spectrogram.length_multiple == 1
+    assert ModelConfig(family="spectrogram").length_multiple == 1
+    assert ModelConfig(family="frames").length_multiple == 1
+
+
+@pytest.mark.parametrize(
+    ("family", "kernel_size"), [("waveform", 41), ("spectrogram", 7), ("frames", 7)]
+)
+def test_a_shape_that_is_not_given_is_the_familys_own(family, kernel_size):
+    model = TrainConfig.from_fields({"model.family": family}).model
+    assert model.kernel_size == kernel_size
+    assert len(model.blocks) == len(model.channels) - (family != "frames")
+
+
+@pytest.mark.parametrize(
+    ("name", "rates"), [("muon_adamw", (5e-3, 0.95)), ("adamw", (3e-4, 0.9)), ("psgd", (3e-4, 0.9))]
+)
+def test_a_rate_that_is_not_given_is_the_optimizers_own(name, rates):
+    optimizer = TrainConfig.from_fields({"optimizer.name": name}).optimizer
+    assert (optimizer.lr, optimizer.momentum) == rates
+
+
+def test_every_term_is_a_weight_of_the_loss():
+    weights = TrainConfig.from_fields({f"loss.{term}": 0.5 for term in TERMS}).loss.weights
+    assert weights == dict.fromkeys(TERMS, 0.5)
 
 
 def test_a_configuration_is_read_without_torch():

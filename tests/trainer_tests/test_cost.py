@@ -3,14 +3,16 @@ import typing
 
 import pytest
 
-from trainer.config import SAMPLE_RATE_HZ, ModelConfig, OptimizerConfig
+from trainer.config import SAMPLE_RATE_HZ
 from trainer.cost import (
     checkpoint_bytes,
     multiply_adds_per_second,
     parameters_by_part,
     receptive_field_ms,
 )
+from trainer.model_config import ModelConfig
 from trainer.models import build_model, count_parameters
+from trainer.optimizer_config import OptimizerConfig
 from trainer.train import train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -30,7 +32,7 @@ def test_the_parts_are_what_a_net_is_drawn_as(tiny_config):
     waveform = build_model(tiny_config(model__family="waveform").model)
     halves = ("down", "encode", "join", "decode", "up")
     assert list(parameters_by_part(waveform)) == [f"stages.{i}.{h}" for i in (0, 1) for h in halves]
-    spectrogram = build_model(tiny_config(model__family="spectrogram").model)
+    spectrogram = build_model(tiny_config(model__family="frames").model)
     assert list(parameters_by_part(spectrogram)) == ["body.0", "body.1", "body.2", "head"]
 
 

@@ -64,7 +64,7 @@ def test_an_earlier_export_is_replaced_whole_when_told_to(tmp_path, trained):
     out = tmp_path / "out"
     export(trained, out)
     (out / "model.onnx").write_bytes(b"of the net before")
-    other = write_trained(tmp_path / "other", tiny_config("spectrogram"))
+    other = write_trained(tmp_path / "other", tiny_config("frames"))
     with pytest.raises(ValueError, match=r"out=.*/out; must be new or empty"):
         export(other, out)
     assert read_trained(out).record == trained.record

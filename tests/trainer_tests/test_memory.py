@@ -47,7 +47,7 @@ def count(tiny_config, **changes):
     return count_parameters(build_model(tiny_config(**changes).model))
 
 
-@pytest.mark.parametrize("family", ["waveform", "spectrogram"])
+@pytest.mark.parametrize("family", ["waveform", "frames"])
 def test_the_peak_is_the_sum_of_its_parts_largest_first(estimate, family):
     found = estimate(model__family=family)
     sizes = list(found.parts.values())
@@ -117,7 +117,7 @@ def test_recordings_count_as_far_as_they_are_read(estimate, data):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("family", ["waveform", "spectrogram"])
+@pytest.mark.parametrize("family", ["waveform", "frames"])
 def test_on_a_gpu_the_estimate_is_what_its_allocator_gives_out(tiny_config, data, family):
     from trainer.train import train
 
@@ -155,7 +155,7 @@ WIDE = {
         "optimizer__name": "adamw",
         "data__batch_size": 10,
     },
-    "spectrogram": {"model__channels": [256], "data__batch_size": 24},
+    "frames": {"model__channels": [256], "data__batch_size": 24},
 }
 
 

@@ -6,8 +6,8 @@ import typing
 import pytest
 import torch
 
-from trainer.config import ModelConfig
 from trainer.losses import stft_distance
+from trainer.model_config import ModelConfig
 from trainer.models import HOP_SAMPLES, N_FFT, ConvNeXtBlock, build_model, count_parameters
 
 CHOICES = typing.get_type_hints(ModelConfig)
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 # The smallest net of each family with every kind of layer: a new family is missing here.
 SMALL = {
     "waveform": {"channels": (1, 4, 8), "blocks": (1, 2), "factors": (4, 2)},
-    "spectrogram": {"channels": (16, 8), "blocks": (1, 2), "factors": ()},
+    "frames": {"channels": (16, 8), "blocks": (1, 2), "factors": ()},
 }
 
 
@@ -77,7 +77,7 @@ def test_with_output_difference_a_net_starts_as_the_identity(family):
     with torch.no_grad():
         restored = build(family, "difference")(clips)
     # Adding zeros is exact; an STFT and its inverse round a few times, on samples up to 1.2.
-    tolerance = {"waveform": 0.0, "spectrogram": 1e-6}[family]
+    tolerance = {"waveform": 0.0, "frames": 1e-6}[family]
     torch.testing.assert_close(restored, clips, rtol=0, atol=tolerance)
 
 
@@ -133,7 +133,7 @@ def test_the_seed_decides_the_first_weights(family, output):
 def test_the_edges_are_the_layers_that_touch_audio(family):
     model = build(family)
     first, last = model.edges()
-    touched = {"waveform": (4, 4), "spectrogram": (513, 2 * 513)}[family]
+    touched = {"waveform": (4, 4), "frames": (513, 2 * 513)}[family]
     assert (first.in_features, last.out_features) == touched
     names = {id(module): name for name, module in model.named_modules()}
     assert id(first) in names and id(last) in names
@@ -145,7 +145,7 @@ REACH_SAMPLES = {
     # once up; in stage 2 of 8 samples, twice two; and patches of 8 samples.
     "waveform": 2 * 1 * 4 + 2 * 2 * 8 + 8,
     # Three blocks of kernel 3 reach 3 hops; frames overlap once in the STFT, once in its inverse.
-    "spectrogram": 3 * HOP_SAMPLES + 2 * N_FFT // 2 + HOP_SAMPLES,
+    "frames": 3 * HOP_SAMPLES + 2 * N_FFT // 2 + HOP_SAMPLES,
 }
 
 
@@ -251,7 +251,7 @@ def test_the_waveform_net_looks_just_as_far_as_it_says(shape):
 
 @pytest.mark.parametrize("blocks", [(1, 1), (1, 2)])
 def test_the_spectrogram_net_looks_no_farther_than_it_says(blocks):
-    model = build("spectrogram", blocks=blocks)
+    model = build("frames", blocks=blocks)
     seen = farthest_dependence(model, 4096)
     # The window tapers to nothing at its edges, and frames lie a hop apart.
     assert model.reach_samples - HOP_SAMPLES <= seen <= model.reach_samples
@@ -271,7 +271,7 @@ def test_what_moves_by_the_grid_is_restored_as_before_but_for_the_edges(family):
 
 def with_constant_head(*, log_gain, turn, output="difference"):
     """A spectrogram net whose head ignores its input."""
-    model = build("spectrogram", output)
+    model = build("frames", output)
     torch.nn.init.zeros_(model.head.weight)
     bins = N_FFT // 2 + 1
     with torch.no_grad():

@@ -10,9 +10,10 @@ import torch
 from tests_support import reference
 from torch.nn.utils import get_total_norm
 
-from trainer.config import ModelConfig, OptimizerConfig
 from trainer.losses import stft_distance
+from trainer.model_config import ModelConfig
 from trainer.models import build_model
+from trainer.optimizer_config import OptimizerConfig
 from trainer.optimizers import build_optimizer, split_parameters
 
 NAMES = typing.get_args(typing.get_type_hints(OptimizerConfig)["name"])
@@ -22,13 +23,13 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 SMALL = {
     "waveform": {"channels": (1, 4, 8), "blocks": (1, 1), "factors": (4, 2)},
-    "spectrogram": {"channels": (16, 8), "blocks": (1, 1), "factors": ()},
+    "frames": {"channels": (16, 8), "blocks": (1, 1), "factors": ()},
 }
 BLOCK = r"(encode|decode)\.\d+"
 MATRICES = {  # by the names of design.md's words: what mixes channels between the edges
     "waveform": rf"stages\.\d+\.({BLOCK}\.(widen|narrow)|join)\.weight"
     r"|stages\.[1-9]\.(down|up)\.mix\.weight",
-    "spectrogram": r"body\.\d+\.(widen|narrow)\.weight|body\.[1-9]\d*\.weight",
+    "frames": r"body\.\d+\.(widen|narrow)\.weight|body\.[1-9]\d*\.weight",
 }
 
 
@@ -105,8 +106,8 @@ def test_a_step_moves_every_parameter_and_clears_every_gradient(family, name):
 
 
 def updates_of_a_matrix(steps, **settings):
-    model, optimizer = build("spectrogram", **settings)
-    name = min(matrix_names("spectrogram", model))
+    model, optimizer = build("frames", **settings)
+    name = min(matrix_names("frames", model))
     updates = []
     for seed in range(steps):
         before = weights_of(model)
@@ -131,21 +132,21 @@ def test_momentum_changes_the_second_step_and_not_the_first(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_weight_decay_shrinks_by_rate_times_decay(name):
-    model, optimizer = build("spectrogram", name=name, lr=0.1, weight_decay=0.5)
-    plain, plain_optimizer = build("spectrogram", name=name, lr=0.1)
+    model, optimizer = build("frames", name=name, lr=0.1, weight_decay=0.5)
+    plain, plain_optimizer = build("frames", name=name, lr=0.1)
     before = weights_of(model)
     for one, step in ((model, optimizer), (plain, plain_optimizer)):
         set_gradients(one)
         step.step()
     shrunk = {n: w - plain.get_parameter(n).detach() for n, w in weights_of(model).items()}
-    matrix = min(matrix_names("spectrogram", model))
+    matrix = min(matrix_names("frames", model))
     # Float32 rounding of weights below 1.
     torch.testing.assert_close(shrunk[matrix], -0.1 * 0.5 * before[matrix], rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_clipping_scales_the_gradient_to_the_limit_and_returns_the_norm_before(name):
-    model, optimizer = build("spectrogram", name=name, clip_norm=0.5)
+    model, optimizer = build("frames", name=name, clip_norm=0.5)
     set_gradients(model)
     gradients = [p.grad for p in model.parameters()]  # clipped in place
     expected = get_total_norm(gradients).item()
@@ -159,7 +160,7 @@ def test_clipping_scales_the_gradient_to_the_limit_and_returns_the_norm_before(n
 
 @pytest.mark.parametrize("clip_norm", [None, 1e6])
 def test_a_gradient_below_the_limit_is_left_alone(clip_norm):
-    model, optimizer = build("spectrogram", clip_norm=clip_norm)
+    model, optimizer = build("frames", clip_norm=clip_norm)
     set_gradients(model)
     gradients = [p.grad for p in model.parameters()]
     before = [gradient.clone() for gradient in gradients]
@@ -172,7 +173,7 @@ def test_a_gradient_below_the_limit_is_left_alone(clip_norm):
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 @pytest.mark.parametrize("clip_norm", [None, 1.0])
 def test_a_gradient_that_is_not_finite_changes_neither_weights_nor_state(name, bad, clip_norm):
-    model, optimizer = build("spectrogram", name=name, clip_norm=clip_norm)
+    model, optimizer = build("frames", name=name, clip_norm=clip_norm)
     set_gradients(model)
     optimizer.step()
     weights, state = weights_of(model), copy.deepcopy(optimizer.state_dict())
@@ -252,12 +253,12 @@ def test_muon_s_update_is_the_orthogonal_matrix_nearest_to_the_gradient():
 
 
 def test_muon_s_matrices_and_all_else_learn_at_two_rates():
-    model, optimizer = build("spectrogram", lr=0.02, adamw_lr=0.003)
+    model, optimizer = build("frames", lr=0.02, adamw_lr=0.003)
     assert optimizer.learning_rates() == {"lr": 0.02, "adamw_lr": 0.003}
     before = weights_of(model)
     set_gradients(model)
     optimizer.step()
-    change, names = moved(model, before), matrix_names("spectrogram", model)
+    change, names = moved(model, before), matrix_names("frames", model)
     for name in change.keys() - names:
         # Adam's first step is the rate itself, whatever the gradient. float32, and eps of 1e-8.
         size = change[name].abs()
@@ -270,7 +271,7 @@ def test_muon_s_matrices_and_all_else_learn_at_two_rates():
 
 
 def test_adamw_moves_all_by_its_one_rate():
-    model, optimizer = build("spectrogram", name="adamw", lr=0.02, momentum=0.8)
+    model, optimizer = build("frames", name="adamw", lr=0.02, momentum=0.8)
     assert optimizer.learning_rates() == {"lr": 0.02}
     before = weights_of(model)
     set_gradients(model)
@@ -280,8 +281,8 @@ def test_adamw_moves_all_by_its_one_rate():
 
 
 def test_adamw_is_torch_s_with_momentum_as_beta1():
-    model, optimizer = build("spectrogram", name="adamw", lr=0.02, momentum=0.8)
-    by_hand, _ = build("spectrogram", name="adamw")
+    model, optimizer = build("frames", name="adamw", lr=0.02, momentum=0.8)
+    by_hand, _ = build("frames", name="adamw")
     adamw = torch.optim.AdamW(by_hand.parameters(), lr=0.02, betas=(0.8, 0.999), weight_decay=0.0)
     for seed in range(2):
         set_gradients(model, seed=seed)

@@ -18,7 +18,7 @@ def signals(samples):
 @pytest.mark.parametrize("output", ["direct", "difference"])
 @pytest.mark.parametrize("samples", [513, 4096, 10_001])
 def test_it_gives_what_the_complex_net_gives(output, samples):
-    net = random_net(tiny_config("spectrogram", model__output=output).model)
+    net = random_net(tiny_config("frames", model__output=output).model)
     clips = signals(samples)
     with torch.inference_mode():
         expected, given = net(clips), RealSpectrogramNet(net)(clips)

@@ -5,12 +5,14 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
 
-from trainer.config import ModelConfig, OptimizerConfig, TrainConfig
+from trainer.config import TrainConfig
 from trainer.damage import damage_clips, low_pass_targets
 from trainer.evaluate import ValidationSet, evaluate
 from trainer.learner import Learner
 from trainer.ledger import Ledger
+from trainer.model_config import ModelConfig
 from trainer.models import build_model
+from trainer.optimizer_config import OptimizerConfig
 from trainer.rehearsal import Rehearsal
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -3,7 +3,8 @@ import pytest
 import soundfile
 import torch
 
-from trainer.config import SAMPLE_RATE_HZ, ModelConfig
+from trainer.config import SAMPLE_RATE_HZ
+from trainer.model_config import ModelConfig
 from trainer.models import build_model
 from trainer.pitch import shift_pitch
 from trainer.restore import Job, Restoration, damage, plan_jobs, process_file
@@ -13,8 +14,8 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 NETS = {
     "waveform": ModelConfig(channels=(1, 4, 8), blocks=(1, 2), factors=(4, 2), kernel_size=9),
-    "spectrogram": ModelConfig(
-        family="spectrogram",
+    "frames": ModelConfig(
+        family="frames",
         channels=(16,),
         blocks=(2,),
         factors=(),
@@ -23,7 +24,7 @@ NETS = {
     ),
 }
 IDENTITY = ModelConfig(
-    family="spectrogram", channels=(8,), blocks=(1,), factors=(), kernel_size=3, output="difference"
+    family="frames", channels=(8,), blocks=(1,), factors=(), kernel_size=3, output="difference"
 )
 
 
@@ -86,7 +87,7 @@ def test_what_a_net_changes_is_changed_at_every_rate_and_what_it_cannot_hear_sta
 
 
 def test_channels_go_through_the_net_each_by_itself():
-    process = restoration(NETS["spectrogram"])
+    process = restoration(NETS["frames"])
     signal = music(20_000, channels=3)
     alone = whole(process, signal[:, 1:2], SAMPLE_RATE_HZ)
     np.testing.assert_array_equal(whole(process, signal, SAMPLE_RATE_HZ)[:, 1:2], alone)

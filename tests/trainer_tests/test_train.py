@@ -33,7 +33,7 @@ CPU = torch.device("cpu")
 METRICS = {"stft", "mel", "lsd_db", "si_sdr_db", "l1"}
 HAS_COMPILER = bool(shutil.which("g++") or shutil.which("clang++"))
 CAN_COMPILE = HAS_COMPILER and Path(sysconfig.get_paths()["include"], "Python.h").is_file()
-FAMILIES = ("spectrogram", "waveform")
+FAMILIES = ("frames", "waveform")
 TO_NOWHERE = {"optimizer.name": "adamw", "optimizer.lr": 1e-30}
 """What leaves a net that starts as the identity just that."""
 

@@ -9,8 +9,8 @@ from trainer.record import FILE_NAME, Record
 from trainer.trained import read_trained
 
 TINY = {
-    "spectrogram": {
-        "model.family": "spectrogram",
+    "frames": {
+        "model.family": "frames",
         "model.channels": (8,),
         "model.blocks": (1,),
         "model.factors": (),

@@ -124,7 +124,7 @@ def test_wrong_input_is_one_line_and_writes_nothing(run, trial, music, tmp_path,
 
 def test_weights_of_another_net_are_refused_by_name(run, trial, music, tmp_path):
     folder = tmp_path / "home" / "trials" / trial
-    other = write_trained(tmp_path / "other", tiny_config("spectrogram"))
+    other = write_trained(tmp_path / "other", tiny_config("frames"))
     (folder / "best.safetensors").write_bytes((other.folder / "best.safetensors").read_bytes())
     status, _, err = run("restore", "--trial", trial, music / "a.wav", tmp_path / "out.wav")
     assert status == 2

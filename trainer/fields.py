@@ -1,0 +1,77 @@
+"""Dotted fields of nested dataclasses: their names, types and values, and checks that name them."""
+
+import dataclasses
+import math
+import typing
+from collections.abc import Iterator, Mapping
+
+_T = typing.TypeVar("_T")
+
+
+def require(holds: bool, name: str, value: object, allowed: str) -> None:
+    """Raise ValueError naming a field, its value and what is allowed, unless that holds."""
+    if not holds:
+        shown = list(value) if isinstance(value, tuple) else value
+        raise ValueError(f"{name}={shown}; must be {allowed}")
+
+
+def require_positive(name: str, value: float | None) -> None:
+    """Raise ValueError unless a number that is given is above zero and finite."""
+    require(value is None or (value > 0 and math.isfinite(value)), name, value, "> 0")
+
+
+def require_from_zero(name: str, value: float | None) -> None:
+    """Raise ValueError unless a number that is given is zero or above, and finite."""
+    require(value is None or (value >= 0 and math.isfinite(value)), name, value, ">= 0")
+
+
+def leaf_types(cls: type, prefix: str = "") -> Iterator[tuple[str, object]]:
+    """Yield the dotted name and the type of each field that is not a dataclass itself."""
+    for name, kind in typing.get_type_hints(cls).items():
+        if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+            yield from leaf_types(kind, f"{prefix}{name}.")
+        else:
+            yield prefix + name, kind
+
+
+def leaf_values(config: object, prefix: str = "") -> Iterator[tuple[str, object]]:
+    """Yield the dotted name and the value, in JSON's types, of each such field."""
+    for part in dataclasses.fields(config):  # type: ignore[arg-type]
+        value = getattr(config, part.name)
+        if dataclasses.is_dataclass(value):
+            yield from leaf_values(value, f"{prefix}{part.name}.")
+        else:
+            yield prefix + part.name, list(value) if isinstance(value, tuple) else value
+
+
+def convert(name: str, value: object, kind: object) -> object:
+    """Return a JSON value as the field's own type, or raise ValueError saying what that is."""
+    if typing.get_origin(kind) is typing.Literal:
+        choices = typing.get_args(kind)
+        require(value in choices, name, value, f"one of {', '.join(map(str, choices))}")
+        return value
+    if kind == tuple[int, ...]:
+        ok = isinstance(value, list | tuple) and all(type(v) is int for v in value)
+        require(ok, name, value, "a list of whole numbers")
+        return tuple(typing.cast("list[int]", value))
+    alternatives = typing.get_args(kind)
+    if type(None) in alternatives:
+        if value is None:
+            return None
+        return convert(name, value, next(k for k in alternatives if k is not type(None)))
+    if kind is float:
+        require(type(value) in (int, float), name, value, "a number")
+        return float(typing.cast("float", value))
+    require(type(value) is kind, name, value, f"of type {getattr(kind, '__name__', kind)}")
+    return value
+
+
+def build(cls: type[_T], values: Mapping[str, object], *, prefix: str = "") -> _T:
+    """Build a nested dataclass from dotted fields of the right types."""
+    arguments: dict[str, object] = {}
+    for name, kind in typing.get_type_hints(cls).items():
+        if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+            arguments[name] = build(kind, values, prefix=f"{prefix}{name}.")
+        elif prefix + name in values:
+            arguments[name] = values[prefix + name]
+    return cls(**arguments)
