@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from trainer.config import SAMPLE_RATE_HZ
-from trainer.losses import stft_distance
+from trainer.losses.spectral import stft_distance
 from trainer.recordings import MIN_SECONDS, Samples
 
 MIN_COMMON_SAMPLES = round(MIN_SECONDS * SAMPLE_RATE_HZ)

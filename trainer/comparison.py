@@ -11,9 +11,9 @@ import numpy as np
 import torch
 
 from trainer.alignment import cut_to_common, find_lag
-from trainer.cdpam import cdpam_distance
 from trainer.evaluate import measure
-from trainer.losses import MIN_SAMPLES
+from trainer.losses.cdpam import cdpam_distance
+from trainer.losses.spectral import MIN_SAMPLES
 from trainer.recordings import Samples, UnusableRecording, find_recordings, read_mono, resample
 
 METRICS = ("stft", "mel", "lsd_db", "si_sdr_db", "l1", "cdpam")

@@ -15,7 +15,7 @@ from trainer.batches import validation_clips
 from trainer.config import METRIC, ValidationConfig
 from trainer.damage import cutoff, damage_clips, low_pass_targets
 from trainer.data import DataSet
-from trainer.losses import log_spectral_distance_db, mel_distance, si_sdr_db, stft_distance
+from trainer.losses.spectral import log_spectral_distance_db, mel_distance, si_sdr_db, stft_distance
 
 _CLIPS_AT_ONCE = 8
 

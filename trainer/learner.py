@@ -7,7 +7,7 @@ from torch import Tensor
 
 from trainer.config import TrainConfig
 from trainer.damage import damage_clips, low_pass_targets
-from trainer.losses import stft_distance
+from trainer.losses.spectral import stft_distance
 from trainer.models import FramesNet, WaveformUNet
 from trainer.optimizers import build_optimizer
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from trainer.config import TrainConfig
 from trainer.damage import damage_clips, low_pass_targets
 from trainer.device import resolve_device
-from trainer.losses import stft_distance
+from trainer.losses.spectral import stft_distance
 from trainer.models import build_model, count_parameters
 from trainer.optimizers import build_optimizer
 from trainer.sizes import SIZES

@@ -6,7 +6,7 @@ import typing
 import pytest
 import torch
 
-from trainer.losses import stft_distance
+from trainer.losses.spectral import stft_distance
 from trainer.model_config import ModelConfig
 from trainer.models import HOP_SAMPLES, N_FFT, ConvNeXtBlock, build_model, count_parameters
 

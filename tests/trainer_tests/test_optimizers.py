@@ -10,7 +10,7 @@ import torch
 from tests_support import reference
 from torch.nn.utils import get_total_norm
 
-from trainer.losses import stft_distance
+from trainer.losses.spectral import stft_distance
 from trainer.model_config import ModelConfig
 from trainer.models import build_model
 from trainer.optimizer_config import OptimizerConfig

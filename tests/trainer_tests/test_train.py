@@ -20,7 +20,7 @@ from trainer.damage import damage_clips, low_pass_targets
 from trainer.data import open_data
 from trainer.evaluate import ValidationSet, evaluate, score_do_nothing
 from trainer.journal import MEASURED_ONLY, read_journal
-from trainer.losses import stft_distance
+from trainer.losses.spectral import stft_distance
 from trainer.models import build_model
 from trainer.record import read_record
 from trainer.sizes import SIZES

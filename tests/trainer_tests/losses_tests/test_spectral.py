@@ -11,9 +11,9 @@ from tests_support import reference
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from trainer import losses
 from trainer.config import SAMPLE_RATE_HZ
-from trainer.losses import (
+from trainer.losses import spectral
+from trainer.losses.spectral import (
     STFT_SCALES,
     STRETCH_SAMPLES,
     log_spectral_distance_db,
@@ -37,7 +37,7 @@ def public_functions(module):
     }
 
 
-ALL = public_functions(losses)
+ALL = public_functions(spectral)
 DISTANCES = {name: loss for name, loss in ALL.items() if name not in SIMILARITIES}
 
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from trainer import cdpam
-from trainer.cdpam import MAX_SEGMENTS, RATE_HZ, cdpam_distance
 from trainer.config import SAMPLE_RATE_HZ
+from trainer.losses import cdpam
+from trainer.losses.cdpam import MAX_SEGMENTS, RATE_HZ, cdpam_distance
 
 PACKAGE = importlib.util.find_spec("cdpam")
 needs_cdpam = pytest.mark.skipif(PACKAGE is None, reason="needs the extra cdpam")
