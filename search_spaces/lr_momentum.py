@@ -5,15 +5,8 @@ tell either: its known points leave momentum at the trainer's default.
 """
 
 from collections.abc import Mapping
-from typing import Protocol
 
-
-class Trial(Protocol):
-    """What a space needs of an Optuna trial."""
-
-    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
-        """Choose a number from low to high."""
-        ...
+from search_spaces.space import Trial
 
 
 def suggest(trial: Trial) -> dict[str, object]:

@@ -10,10 +10,11 @@ import search_spaces
 from trainer.config import TrainConfig
 from trainer.sizes import SIZES
 
-SPACES = [
+MODULES = [
     importlib.import_module(f"search_spaces.{module.name}")
     for module in pkgutil.iter_modules(search_spaces.__path__)
 ]
+SPACES = [module for module in MODULES if hasattr(module, "suggest")]
 
 
 def samples(space, count=200):
