@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from trainer.fields import require, require_from_zero, require_positive
 
 OptimizerName = typing.Literal["muon_adamw", "adamw", "psgd"]
+Schedule = typing.Literal["constant", "cosine"]
 
 _RATES: Mapping[str, Mapping[str, float]] = {
     "muon_adamw": {"lr": 5e-3, "momentum": 0.95},  # output27's, the best of the research log
@@ -42,7 +43,7 @@ class OptimizerConfig:
     """Largest gradient norm over all weights; none means no clipping."""
     warmup_steps: int = 0
     """Steps over which the rates rise from nothing, linearly."""
-    schedule: typing.Literal["constant", "cosine"] = "constant"
+    schedule: Schedule = "constant"
     """Of the rates after the warm-up; `cosine` falls to zero after the last step."""
 
     def __post_init__(self) -> None:

@@ -39,7 +39,7 @@ def measure(config: TrainConfig, batch: int, repeats: int) -> dict[str, float]:
     """Return the best seconds of each part over some repeats, after one to warm up."""
     device = resolve_device(config.device)
     model = build_model(config.model).to(device)
-    optimizer = build_optimizer(model, config.optimizer)
+    optimizer = build_optimizer(model, config.optimizer, steps=config.steps)
     clips = 0.1 * torch.randn(batch, config.data.clip_samples, device=device)
     # Every third, so that a small batch has up-shifts, whose targets are filtered, and others.
     chosen = 3 * torch.arange(batch) % len(config.damage.shifts)
