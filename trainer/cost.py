@@ -9,7 +9,7 @@ from torch.utils._pytree import tree_iter
 from torch.utils.flop_counter import FlopCounterMode
 
 from trainer.config import SAMPLE_RATE_HZ, TrainConfig
-from trainer.models import FramesNet, WaveformUNet
+from trainer.net import Net
 from trainer.rehearsal import Rehearsal
 
 _BYTES_PER_ENTRY = 290
@@ -34,7 +34,7 @@ def parameters_by_part(net: nn.Module) -> dict[str, int]:
     return {name: size for name, size in sizes.items() if size}
 
 
-def receptive_field_ms(net: WaveformUNet | FramesNet) -> float:
+def receptive_field_ms(net: Net) -> float:
     """Return how much of the input, at most, one output sample depends on."""
     return (2 * net.reach_samples + 1) / SAMPLE_RATE_HZ * 1000
 
@@ -59,9 +59,10 @@ def checkpoint_bytes(config: TrainConfig) -> int:
     Its journal, up to a hundred bytes a step, is not in it.
     """
     rehearsal = _rehearse_one_clip(config)
-    rehearsal.descend(rehearsal.loss())
+    rehearsal.descend(rehearsal.try_out())
     weights = _tensors(rehearsal.learner.net.state_dict())
-    state = _tensors(rehearsal.learner.optimizer.state_dict())
+    learner = rehearsal.learner
+    state = _tensors([learner.optimizer.state_dict(), learner.mix.state_dict()])
     rng = torch.get_rng_state()
     last = sum(t.nbytes + _BYTES_PER_ENTRY for t in [*weights, *state, rng])
     best = sum(t.nbytes + _BYTES_PER_WEIGHT_NAME for t in weights)

@@ -13,9 +13,10 @@ import torch
 from trainer.checkpoint import BEST as WEIGHTS
 from trainer.config import METRIC
 from trainer.journal import read_journal
-from trainer.models import N_FFT, count_parameters
+from trainer.models import count_parameters
 from trainer.onnx_file import INPUT, OUTPUT, NoOnnx, write_onnx
 from trainer.record import FILE_NAME as RECORD
+from trainer.spectral_net import N_FFT
 from trainer.trained import Trained
 
 ONNX, README = "model.onnx", "README.md"

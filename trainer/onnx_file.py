@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from trainer.config import SAMPLE_RATE_HZ
-from trainer.models import N_FFT, FramesNet, WaveformUNet
+from trainer.net import Net
 from trainer.real_spectrogram import RealSpectrogramNet
+from trainer.spectral_net import N_FFT, SpectralNet
 
 LARGEST_DIFFERENCE = 1e-4
 """Between ONNX Runtime and PyTorch, on clips in [-1, 1]."""
@@ -28,7 +29,7 @@ class NoOnnx(Exception):
     """A net cannot be had as ONNX here; the text is the reason."""
 
 
-def write_onnx(net: WaveformUNet | FramesNet, path: Path) -> float:
+def write_onnx(net: Net, path: Path) -> float:
     """Write a net that is on the CPU, and return by how much it differs from PyTorch at most.
 
     The file takes any number of clips, of any length that the net takes. Raises NoOnnx, and leaves
@@ -45,8 +46,8 @@ def write_onnx(net: WaveformUNet | FramesNet, path: Path) -> float:
         raise
 
 
-def _translate(net: WaveformUNet | FramesNet, path: Path) -> None:
-    traced = RealSpectrogramNet(net) if isinstance(net, FramesNet) else net
+def _translate(net: Net, path: Path) -> None:
+    traced = RealSpectrogramNet(net) if isinstance(net, SpectralNet) else net
     multiple = net.length_multiple
     length = torch.export.Dim("samples") if multiple == 1 else multiple * torch.export.Dim("n")
     try:
@@ -68,7 +69,7 @@ def _translate(net: WaveformUNet | FramesNet, path: Path) -> None:
     program.save(str(path), external_data=False)
 
 
-def _check(net: WaveformUNet | FramesNet, path: Path) -> float:
+def _check(net: Net, path: Path) -> float:
     """Return the largest difference, at other numbers of clips and lengths than the traced ones."""
     import onnxruntime
 
@@ -89,7 +90,7 @@ def _check(net: WaveformUNet | FramesNet, path: Path) -> float:
     return largest
 
 
-def _whole(samples: int, net: WaveformUNet | FramesNet) -> int:
+def _whole(samples: int, net: Net) -> int:
     """Return the next length, at least two multiples, that a net takes."""
     multiple = net.length_multiple
     return max(2, -(-samples // multiple)) * multiple

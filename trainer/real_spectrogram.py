@@ -1,4 +1,4 @@
-"""The spectrogram net in real numbers: for formats that know no STFT and no complex values.
+"""Spectral nets in real numbers: for formats that know no STFT and no complex values.
 
 The STFT is a strided convolution with windowed cosines and sines, its inverse the transposed
 convolution with the same kernels over the sum of the squared windows.
@@ -10,19 +10,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trainer.models import HOP_SAMPLES, MAGNITUDE_FLOOR, N_FFT, FramesNet
-
-_BINS = N_FFT // 2 + 1
+from trainer.spectral_net import BINS, HOP_SAMPLES, MAGNITUDE_FLOOR, N_FFT, SpectralNet
 
 
 class RealSpectrogramNet(nn.Module):
-    """What a FramesNet does, sharing its layers: clips [batch, sample], over 512 samples long.
+    """What a spectral net does, sharing its layers: clips [batch, sample], over 512 samples long.
 
     The two agree but for rounding. On bins that hold nothing but the rounding of a Fourier
     transform, as around a loud pure tone, the net itself amplifies that to 1e-3 and more.
     """
 
-    def __init__(self, net: FramesNet) -> None:
+    def __init__(self, net: SpectralNet) -> None:
         super().__init__()
         self.net = net
         self.kernels: Tensor
@@ -66,7 +64,7 @@ class RealSpectrogramNet(nn.Module):
 
 def _fourier_kernels(window: Tensor) -> Tensor:
     """Return [2 * bin, 1, sample]: the real parts of all bins, then the imaginary ones."""
-    bins, samples = torch.arange(_BINS), torch.arange(N_FFT)
+    bins, samples = torch.arange(BINS), torch.arange(N_FFT)
     turns = torch.outer(bins, samples) % N_FFT  # whole numbers: no angle is ever large
     angles = turns.double() * (2 * math.pi / N_FFT)
     return (torch.cat((angles.cos(), -angles.sin())) * window).float().unsqueeze(1)
@@ -74,6 +72,6 @@ def _fourier_kernels(window: Tensor) -> Tensor:
 
 def _inverse_shares() -> Tensor:
     """Return [2 * bin, 1]: what each bin adds to a real signal; all but two stand for a pair."""
-    shares = torch.full((_BINS,), 2.0)
+    shares = torch.full((BINS,), 2.0)
     shares[0] = shares[-1] = 1.0
     return shares.repeat(2).unsqueeze(1) / N_FFT

@@ -15,7 +15,7 @@ import torch
 
 from trainer.config import MAX_SHIFT_SEMITONES, SAMPLE_RATE_HZ
 from trainer.damage import shift_ratio
-from trainer.models import FramesNet, WaveformUNet
+from trainer.net import Net
 from trainer.pitch import shift_pitch
 from trainer.recordings import (
     UNKNOWN_FRAMES,
@@ -35,8 +35,6 @@ _ALLOWED_SHIFTS = f"semitones from -{MAX_SHIFT_SEMITONES} to {MAX_SHIFT_SEMITONE
 Process = Callable[[Stream, int], Stream]
 """What is done to a stream of a rate in Hz: a stream of the same rate and about its length."""
 
-_Net = WaveformUNet | FramesNet
-
 
 @dataclass(frozen=True, kw_only=True)
 class Restoration:
@@ -46,7 +44,7 @@ class Restoration:
     what lies above 22 kHz, and all that the net leaves alone, stays as it was.
     """
 
-    net: _Net
+    net: Net
     """In eval mode."""
     device: torch.device
     core_samples: int = 20 * SAMPLE_RATE_HZ

@@ -9,8 +9,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from trainer.checkpoint import BEST, load_best
-from trainer.models import N_FFT, FramesNet, WaveformUNet, build_model
+from trainer.models import build_model
+from trainer.net import Net
 from trainer.record import Record, read_record
+from trainer.spectral_net import N_FFT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +22,7 @@ class Trained:
     record: Record
     folder: Path
 
-    def load(self, device: torch.device) -> WaveformUNet | FramesNet:
+    def load(self, device: torch.device) -> Net:
         """Return the net in eval mode.
 
         Raises ValueError when the weights are damaged, or those of another net.
@@ -44,7 +46,7 @@ def read_trained(folder: Path) -> Trained:
 
 
 @torch.inference_mode()
-def restore_clips(net: WaveformUNet | FramesNet, clips: Tensor) -> Tensor:
+def restore_clips(net: Net, clips: Tensor) -> Tensor:
     """Return what a net makes of clips [clip, sample] at 44.1 kHz, whatever their length.
 
     What the net cannot take as it is has zeros added after it, and cut off again.
