@@ -48,3 +48,5 @@ class SearchSpace:
     """Returns {dotted field: value}; a field that means nothing beside the others is left out."""
     known_points: Sequence[Mapping[str, object]] = ()
     """Parameters by the names and values that a trial is asked for, not fields. Tried first."""
+    left_out: Sequence[str] = ()
+    """Absent terms of the loss that would have varied."""
