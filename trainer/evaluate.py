@@ -15,7 +15,13 @@ from trainer.batches import validation_clips
 from trainer.config import METRIC, ValidationConfig
 from trainer.damage import cutoff, damage_clips, low_pass_targets
 from trainer.data import DataSet
-from trainer.losses.spectral import log_spectral_distance_db, mel_distance, si_sdr_db, stft_distance
+from trainer.losses.spectral import (
+    l1_distance,
+    log_spectral_distance_db,
+    mel_distance,
+    si_sdr_db,
+    stft_distance,
+)
 
 _CLIPS_AT_ONCE = 8
 
@@ -82,5 +88,5 @@ def measure(estimate: Tensor, target: Tensor, limits: Tensor) -> dict[str, Tenso
         "mel": mel_distance(estimate, target),
         "lsd_db": log_spectral_distance_db(estimate, target, limits),
         "si_sdr_db": si_sdr_db(estimate, target),
-        "l1": (estimate - target).abs().mean(1),
+        "l1": l1_distance(estimate, target),
     }

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from trainer.config import SAMPLE_RATE_HZ
+from trainer.losses.shapes import check_pair
 
 STFT_SCALES = ((1024, 120, 600), (2048, 240, 1200), (512, 50, 240))
 """FFT size, hop and window in samples of each resolution of `stft_distance`."""
@@ -43,7 +44,7 @@ def stft_distance(estimate: Tensor, target: Tensor) -> Tensor:
     resolution the spectral convergence plus the L1 distance of natural-log magnitudes; the mean
     over resolutions. Finite on silence: magnitudes are floored at 1e-4.
     """
-    _check_shapes(estimate, target)
+    check_pair(estimate, target)
     return torch.stack([_one_scale(estimate, target, s) for s in STFT_SCALES]).mean(0)
 
 
@@ -53,7 +54,7 @@ def mel_distance(estimate: Tensor, target: Tensor) -> Tensor:
     Kumar et al. 2023 (arXiv:2306.06546), 3.4: at seven window lengths, hop a quarter of it, the
     L1 mean of log10 mel magnitudes floored at 1e-5; the sum over scales.
     """
-    _check_shapes(estimate, target)
+    check_pair(estimate, target)
     distances = []
     for window, bands in MEL_SCALES:
         scale = (window, window // 4, window)
@@ -72,7 +73,7 @@ def log_spectral_distance_db(estimate: Tensor, target: Tensor, cutoff: Tensor) -
     Gray and Markel 1976: the root mean square over frequency of the difference of log powers,
     meaned over time. `cutoff` [batch] is the share of nyquist that counts, for up-shifted clips.
     """
-    _check_shapes(estimate, target)
+    check_pair(estimate, target)
     position = torch.linspace(0, 1, _LSD_FFT // 2 + 1, device=estimate.device)
     counts = (position[None, :] <= cutoff[:, None]).to(estimate.dtype)  # [B, bin]
     scale = (_LSD_FFT, _LSD_FFT // 4, _LSD_FFT)
@@ -85,23 +86,23 @@ def log_spectral_distance_db(estimate: Tensor, target: Tensor, cutoff: Tensor) -
     return distance
 
 
+def l1_distance(estimate: Tensor, target: Tensor) -> Tensor:
+    """Return the mean absolute difference of samples of each clip."""
+    check_pair(estimate, target)
+    return (estimate - target).abs().mean(1)
+
+
 def si_sdr_db(estimate: Tensor, target: Tensor) -> Tensor:
     """Return the scale-invariant signal-to-distortion ratio in dB of each clip; higher is better.
 
     Le Roux et al. 2019, SDR - half-baked or well done? (arXiv:1811.02508), equation 3.
     """
-    _check_shapes(estimate, target)
+    check_pair(estimate, target)
     tiny = torch.finfo(target.dtype).eps
     scale = ((estimate * target).sum(1) + tiny) / (target.square().sum(1) + tiny)
     aim = scale[:, None] * target
     ratio = (aim.square().sum(1) + tiny) / ((estimate - aim).square().sum(1) + tiny)
     return 10 * ratio.log10()
-
-
-def _check_shapes(estimate: Tensor, target: Tensor) -> None:
-    if estimate.ndim != 2 or estimate.shape != target.shape:
-        shapes = f"{list(estimate.shape)} and {list(target.shape)}"
-        raise ValueError(f"estimate and target={shapes}; must be one shape [batch, sample]")
 
 
 def _one_scale(estimate: Tensor, target: Tensor, scale: _Scale) -> Tensor:
