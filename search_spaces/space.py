@@ -50,3 +50,11 @@ class SearchSpace:
     """Parameters by the names and values that a trial is asked for, not fields. Tried first."""
     left_out: Sequence[str] = ()
     """Absent terms of the loss that would have varied."""
+
+
+LOG = Shared(
+    size="log",
+    fields={"data.batch_size": 32, "data.clip_samples": 49_152, "steps": 10_000},
+)
+"""The research log's size, with all terms: of its fields, those that spaces look at. A test holds
+them equal to the trainer's defaults."""
