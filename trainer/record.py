@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,10 +28,14 @@ class Record:
     environments: tuple[Environment, ...] = ()
     """One for each machine it ran on in turn, with the step it took over at (`from_step`)."""
     trainer_revision: int = TRAINER_REVISION
+    told_fingerprint: str | None = None
+    """What a record of another revision calls its trial: fields may have come or gone since."""
 
     @property
     def fingerprint(self) -> str:
-        """Return the trial's name."""
+        """Return the trial's name, that of its folder."""
+        if self.told_fingerprint is not None:
+            return self.told_fingerprint
         return self.config.fingerprint(self.data_fingerprint, revision=self.trainer_revision)
 
     def to_text(self) -> str:
@@ -47,19 +52,29 @@ class Record:
 
     @classmethod
     def from_text(cls, text: str, *, source: object) -> "Record":
-        """Read the content of a file. Raises ValueError naming the `source` when it is damaged."""
+        """Read the content of a file, also of an earlier revision: fields that it did not have yet
+        get their defaults. Raises ValueError naming the `source` when it is damaged."""
         try:
             content = json.loads(text)
             _check_environments(content["environments"])
+            revision, fingerprint = content["trainer_revision"], content["fingerprint"]
             return cls(
-                config=TrainConfig.from_fields(content["config"]),
+                config=TrainConfig.from_fields(_in_todays_words(content["config"], revision)),
                 data_fingerprint=content["data_fingerprint"],
                 commit=content["commit"],
                 environments=tuple(content["environments"]),
-                trainer_revision=content["trainer_revision"],
+                trainer_revision=revision,
+                told_fingerprint=None if revision == TRAINER_REVISION else fingerprint,
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"record={source}; must be a trial's {FILE_NAME}: {error}") from error
+
+
+def _in_todays_words(fields: Mapping[str, object], revision: int) -> Mapping[str, object]:
+    """Return the fields of an earlier revision by the names that they have now."""
+    if revision == 1 and fields.get("model.family") == "spectrogram":
+        return {**fields, "model.family": "frames"}
+    return fields
 
 
 def _check_environments(environments: list[Environment]) -> None:

@@ -167,6 +167,8 @@ def _is_same(was: float | None, now: float | None, tolerance: float) -> bool:
 
 def _choose_rule(record: Record, config: TrainConfig) -> Rule:
     here = describe_environment(resolve_device(config.device))
+    if record.trainer_revision != TRAINER_REVISION:
+        return Rule(is_exact=False, why=_tell_revisions(record))
     if not record.environments:
         return Rule(is_exact=False, why="the record does not say where it ran")
     for there in record.environments:
@@ -178,6 +180,10 @@ def _choose_rule(record: Record, config: TrainConfig) -> Rule:
 
 def _warn(record: Record, commit: str) -> Iterable[str]:
     if record.trainer_revision != TRAINER_REVISION:
-        yield f"trainer revision was {record.trainer_revision}, is {TRAINER_REVISION} here"
+        yield _tell_revisions(record)
     if record.commit != commit:
         yield f"commit was {record.commit}, is {commit} here"
+
+
+def _tell_revisions(record: Record) -> str:
+    return f"trainer revision was {record.trainer_revision}, is {TRAINER_REVISION} here"

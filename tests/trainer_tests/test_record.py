@@ -1,9 +1,16 @@
 import json
+from pathlib import Path
 
 import pytest
+import torch
 
 from trainer.config import TRAINER_REVISION, TrainConfig
+from trainer.model_config import ModelConfig
+from trainer.models import build_model, count_parameters
 from trainer.record import FILE_NAME, Record, keep_record, read_record
+
+OF_REVISION_1 = Path(__file__).parent / "records" / "revision_1.json"
+"""Written by that revision, of its demo net."""
 
 HERE = {
     "device_kind": "cpu",
@@ -46,11 +53,42 @@ def test_its_file_holds_all_that_repeating_the_trial_needs(tmp_path):
     assert [content[name] for name in named] == ["0123456789abcdef", "abc", TRAINER_REVISION]
 
 
-def test_an_older_revision_is_read_as_such():
-    text = record().to_text()
-    older = json.loads(text) | {"trainer_revision": TRAINER_REVISION - 1}
-    read = Record.from_text(json.dumps(older), source="there")
-    assert read.trainer_revision == TRAINER_REVISION - 1
+def read_revision_1():
+    return Record.from_text(OF_REVISION_1.read_text(), source=OF_REVISION_1)
+
+
+def test_a_record_of_revision_1_keeps_its_revision_and_its_name():
+    read = read_revision_1()
+    assert (read.trainer_revision, read.fingerprint) == (1, "1057e36a86ef282a")
+    assert read.config.fingerprint(read.data_fingerprint, revision=1) != read.fingerprint
+
+
+def test_the_spectrogram_net_of_revision_1_is_the_frames_net_of_today():
+    model = read_revision_1().config.model
+    assert model == ModelConfig(
+        family="frames", channels=(160,), blocks=(4,), kernel_size=7, output="difference"
+    )
+    with torch.device("meta"):
+        assert count_parameters(build_model(model)) == 1_076_546  # as revision 1 counted
+
+
+def test_what_revision_1_did_not_have_yet_is_as_it_was_then():
+    config = read_revision_1().config
+    assert (config.seed, config.optimizer.clip_norm) == (7, 1)  # told
+    assert config.optimizer.schedule == "constant"
+    assert (config.model.dilation, config.model.activation) == (1, "gelu")
+    assert config.loss.weights == {"stft": 1.0}
+
+
+def test_a_record_of_another_revision_is_written_under_its_own_name():
+    read = read_revision_1()
+    assert Record.from_text(read.to_text(), source="there") == read
+
+
+def test_a_record_of_this_revision_is_named_by_what_is_in_it():
+    changed = json.loads(record().to_text()) | {"fingerprint": "0" * 16}
+    read = Record.from_text(json.dumps(changed), source="there")
+    assert read.fingerprint == record().fingerprint
 
 
 def test_going_on_elsewhere_adds_the_place(tmp_path):

@@ -25,6 +25,14 @@ TINY = {
         "model.kernel_size": 3,
         "model.output": "direct",
     },
+    "spectrogram": {
+        "model.family": "spectrogram",
+        "model.channels": (1, 4, 8),
+        "model.blocks": (1, 1),
+        "model.factors": (4, 2),
+        "model.kernel_size": 3,
+        "model.output": "direct",
+    },
 }
 """Fields of the smallest net of each family that still has every kind of layer."""
 

@@ -50,3 +50,19 @@ def test_a_storage_that_was_typed_is_typed_on(run, trial, tmp_path, monkeypatch)
 def test_a_trial_comes_out_the_same(run, trial):
     status, out, _ = run("rerun", trial)
     assert (status, "same: 2 reports up to step 2" in out) == (0, True)
+
+
+def test_a_trial_of_revision_1_is_compared_within_a_tolerance_and_this_is_said(
+    run, trial, tmp_path
+):
+    path = tmp_path / "home" / "trials" / trial / "config.json"
+    record = json.loads(path.read_text())
+    record["trainer_revision"] = 1
+    assert record["config"].pop("model.family") == "frames"
+    record["config"]["model.family"] = "spectrogram"  # the same net's name then
+    path.write_text(json.dumps(record))
+    status, out, err = run("rerun", trial, "--json")
+    told = json.loads(out)
+    assert (status, told["trial"], told["same"], told["rule"]) == (0, trial, True, "tolerance")
+    assert told["rule_reason"] in err
+    assert told["rule_reason"].startswith("trainer revision was 1, is ")
