@@ -81,10 +81,12 @@ class CdpamDistance(nn.Module):
         return F.normalize(x.mean(2)[:, :_ACOUSTIC_CHANNELS], dim=1)
 
 
-def cdpam_distance(estimate: Tensor, target: Tensor) -> float | None:
+def cdpam_distance(
+    estimate: Tensor, target: Tensor, *, segment_samples: int = SEGMENT_SAMPLES
+) -> float | None:
     """Return the perceptual distance of two signals [sample] at 44.1 kHz, each in [-1, 1].
 
-    The mean over equal segments of at most 2.5 s; of a recording longer than a minute, over
+    The mean over equal segments of at most so many samples; of a recording of more than 24, over
     segments spread evenly. None where the package is not installed.
     """
     try:
@@ -92,7 +94,7 @@ def cdpam_distance(estimate: Tensor, target: Tensor) -> float | None:
     except NetAbsent:
         return None
     net = load_cdpam(file, target.device)
-    count = -(-len(target) // SEGMENT_SAMPLES)
+    count = -(-len(target) // segment_samples)
     pairs = list(zip(estimate.tensor_split(count), target.tensor_split(count), strict=True))
     chosen = min(count, MAX_SEGMENTS)
     distances = [

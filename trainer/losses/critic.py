@@ -35,7 +35,10 @@ class Critic:
         """Set up a discriminator with random weights, and its AdamW."""
         self.names = tuple(term for term in CRITIC_TERMS if term in config.weights)
         self._clips_at_once = config.clips_at_once
-        self.net = _build_discriminator().to(device)
+        self.net = _build_discriminator()
+        if next(self.net.parameters()).device.type != device.type:
+            # Else left alone: weights without values (rehearsal.py) cannot be moved, not even here.
+            self.net.to(device)
         assert config.discriminator_lr is not None
         self._optimizer = torch.optim.AdamW(
             self.net.parameters(), lr=config.discriminator_lr, betas=_BETAS

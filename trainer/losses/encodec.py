@@ -47,8 +47,8 @@ class EncodecDistance(nn.Module):
     """Relative L1 of the features of EnCodec's encoder: two [clip, sample] to [clip].
 
     Clips are resampled to the model's rate and, for one in stereo, heard from both sides. A model
-    that wants normalized input gets both at the target's level, so that a change of level counts;
-    its second-long frames are not cut, so its norms are over the whole clip.
+    that wants normalized input gets both at the target's level; its own norms are over the whole
+    clip (in the codec, over each second), and hide most of a change of level.
     """
 
     def __init__(

@@ -5,9 +5,9 @@ whole pickle machine is used, but knows four names: there is nothing that a file
 """
 
 import pickle
-import types
 from collections import OrderedDict
 from pathlib import Path
+from typing import IO, Any
 
 import torch
 
@@ -24,10 +24,7 @@ def load_tensors(file: Path) -> object:
 
     Raises pickle.UnpicklingError where that is more than tensors in plain containers.
     """
-    restricted = types.SimpleNamespace(
-        Unpickler=_Unpickler, load=lambda opened, **how: _Unpickler(opened, **how).load()
-    )
-    return torch.load(file, map_location="cpu", weights_only=False, pickle_module=restricted)
+    return torch.load(file, map_location="cpu", weights_only=False, pickle_module=_Pickle)
 
 
 class _Unpickler(pickle.Unpickler):
@@ -36,3 +33,13 @@ class _Unpickler(pickle.Unpickler):
             return _KNOWN[module, name]
         except KeyError:
             raise pickle.UnpicklingError(f"{module}.{name} is not a tensor's") from None
+
+
+class _Pickle:
+    """What torch.load uses of the module pickle."""
+
+    Unpickler = _Unpickler
+
+    @staticmethod
+    def load(opened: IO[bytes], **how: Any) -> object:
+        return _Unpickler(opened, **how).load()
