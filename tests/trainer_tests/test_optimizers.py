@@ -15,20 +15,27 @@ from trainer.model_config import ModelConfig
 from trainer.models import build_model
 from trainer.optimizer_config import OptimizerConfig
 from trainer.optimizers import build_optimizer, split_parameters
+from trainer.schedule import rate_share
 
 NAMES = typing.get_args(typing.get_type_hints(OptimizerConfig)["name"])
 FAMILIES = typing.get_args(typing.get_type_hints(ModelConfig)["family"])
+STEPS = 20
 KINDS = list(itertools.product(FAMILIES, NAMES))
 pytestmark = pytest.mark.usefixtures("one_thread")
 
+U_NET = {"channels": (1, 4, 8), "blocks": (1, 1), "factors": (4, 2)}
 SMALL = {
-    "waveform": {"channels": (1, 4, 8), "blocks": (1, 1), "factors": (4, 2)},
+    "waveform": U_NET,
+    "spectrogram": U_NET,
     "frames": {"channels": (16, 8), "blocks": (1, 1), "factors": ()},
 }
 BLOCK = r"(encode|decode)\.\d+"
+BETWEEN_EDGES_OF_A_U_NET = (
+    rf"stages\.\d+\.({BLOCK}\.(widen|narrow)|join)\.weight|stages\.[1-9]\.(down|up)\.mix\.weight"
+)
 MATRICES = {  # by the names of design.md's words: what mixes channels between the edges
-    "waveform": rf"stages\.\d+\.({BLOCK}\.(widen|narrow)|join)\.weight"
-    r"|stages\.[1-9]\.(down|up)\.mix\.weight",
+    "waveform": BETWEEN_EDGES_OF_A_U_NET,
+    "spectrogram": BETWEEN_EDGES_OF_A_U_NET,
     "frames": r"body\.\d+\.(widen|narrow)\.weight|body\.[1-9]\d*\.weight",
 }
 
@@ -36,7 +43,7 @@ MATRICES = {  # by the names of design.md's words: what mixes channels between t
 def build(family, **settings):
     torch.manual_seed(0)
     model = build_model(ModelConfig(family=family, kernel_size=3, **SMALL[family]))
-    return model, build_optimizer(model, OptimizerConfig(**settings))
+    return model, build_optimizer(model, OptimizerConfig(**settings), steps=STEPS)
 
 
 def set_gradients(model, *, seed=0, scale=1.0):
@@ -84,7 +91,7 @@ def test_muon_gets_exactly_the_matrices_between_the_edges(family):
 def test_some_steps_lower_the_loss(family, name):
     torch.manual_seed(0)
     model = build_model(ModelConfig(family=family, kernel_size=3, **SMALL[family]))
-    optimizer = build_optimizer(model, OptimizerConfig(name=name, lr=1e-2))
+    optimizer = build_optimizer(model, OptimizerConfig(name=name, lr=1e-2), steps=STEPS)
     clips = 0.1 * torch.randn(2, 4096, generator=torch.Generator().manual_seed(1))
     values = []
     for _ in range(10):
@@ -137,6 +144,7 @@ def test_weight_decay_shrinks_by_rate_times_decay(name):
     before = weights_of(model)
     for one, step in ((model, optimizer), (plain, plain_optimizer)):
         set_gradients(one)
+        torch.manual_seed(0)  # PSGD draws numbers
         step.step()
     shrunk = {n: w - plain.get_parameter(n).detach() for n, w in weights_of(model).items()}
     matrix = min(matrix_names("frames", model))
@@ -158,9 +166,10 @@ def test_clipping_scales_the_gradient_to_the_limit_and_returns_the_norm_before(n
     assert not optimizer.is_clipped(0.5)
 
 
-@pytest.mark.parametrize("clip_norm", [None, 1e6])
-def test_a_gradient_below_the_limit_is_left_alone(clip_norm):
-    model, optimizer = build("frames", clip_norm=clip_norm)
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("clip_norm", [None, 1e3])  # the log's two
+def test_a_gradient_below_the_limit_is_left_alone(name, clip_norm):
+    model, optimizer = build("frames", name=name, clip_norm=clip_norm)
     set_gradients(model)
     gradients = [p.grad for p in model.parameters()]
     before = [gradient.clone() for gradient in gradients]
@@ -188,26 +197,135 @@ def flat(state):
     """Return a state with its tensors as lists, so that it can be compared."""
     if isinstance(state, dict):
         return {key: flat(value) for key, value in state.items()}
+    if isinstance(state, list):
+        return [flat(value) for value in state]
     return state.tolist() if isinstance(state, torch.Tensor) else state
+
+
+SCHEDULED = {"lr": 1e-2, "clip_norm": 1.0, "warmup_steps": 4, "schedule": "cosine"}
+
+
+def step_with(model, optimizer, seeds):
+    for seed in seeds:
+        set_gradients(model, seed=seed)
+        optimizer.step()
 
 
 @pytest.mark.parametrize(("family", "name"), KINDS)
 def test_a_saved_state_goes_on_to_the_last_bit(family, name):
-    model, optimizer = build(family, name=name, lr=1e-2, clip_norm=1.0)
-    for seed in range(3):
-        set_gradients(model, seed=seed)
-        optimizer.step()
+    model, optimizer = build(family, name=name, **SCHEDULED)
+    step_with(model, optimizer, range(3))
     file = io.BytesIO()
-    torch.save((model.state_dict(), optimizer.state_dict()), file)
+    torch.save((model.state_dict(), optimizer.state_dict(), torch.get_rng_state()), file)
+    step_with(model, optimizer, range(3, 6))
+    other, other_optimizer = build(family, name=name, **SCHEDULED)
     file.seek(0)
-    other, other_optimizer = build(family, name=name, lr=1e-2, clip_norm=1.0)
-    weights, state = torch.load(file, weights_only=True)
+    weights, state, rng = torch.load(file, weights_only=True)
     other.load_state_dict(weights)
     other_optimizer.load_state_dict(state)
-    for one, step in ((model, optimizer), (other, other_optimizer)):
-        set_gradients(one, seed=9)
-        step.step()
+    torch.set_rng_state(rng)  # as training's checkpoint does
+    step_with(other, other_optimizer, range(3, 6))
     assert same(weights_of(model), weights_of(other))
+    assert other_optimizer.learning_rates() == optimizer.learning_rates()
+    assert flat(other_optimizer.state_dict()) == flat(optimizer.state_dict())
+
+
+def leaves(state):
+    """Yield what a state holds, keys included, down from dicts, lists and tuples."""
+    if isinstance(state, dict):
+        yield from state
+    if isinstance(state, dict | list | tuple):
+        for part in state.values() if isinstance(state, dict) else state:
+            yield from leaves(part)
+    else:
+        yield state
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_state_is_tensors_numbers_strings_and_nothing_else(name):
+    model, optimizer = build("frames", name=name)
+    step_with(model, optimizer, range(1))
+    found = {type(leaf) for leaf in leaves(optimizer.state_dict())}
+    assert found <= {torch.Tensor, int, float, str, bool, type(None)}
+
+
+@pytest.mark.parametrize(("saved", "name"), list(itertools.permutations(NAMES, 2)))
+def test_the_state_of_another_optimizer_is_refused(saved, name):
+    state = build("frames", name=saved)[1].state_dict()
+    _, optimizer = build("frames", name=name)
+    with pytest.raises(ValueError, match=f"^optimizer.name={name}; must be {saved}, as in the ch"):
+        optimizer.load_state_dict(state)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_state_of_another_net_is_refused(name):
+    model, optimizer = build("waveform", name=name)
+    step_with(model, optimizer, range(1))
+    with pytest.raises(ValueError, match=f"^optimizer state in the checkpoint={name}; must be of"):
+        build("frames", name=name)[1].load_state_dict(optimizer.state_dict())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_part_comes_nearer_to_the_minimum_of_a_quadratic(name):
+    every_rate = {"adamw_lr": 5e-3} if name == "muon_adamw" else {}
+    model, optimizer = build("waveform", name=name, lr=5e-3, **every_rate)
+    generator = torch.Generator().manual_seed(1)
+    start = weights_of(model)
+    minimum = {n: w + 0.1 * torch.randn(w.shape, generator=generator) for n, w in start.items()}
+    for _ in range(25):
+        for n, parameter in model.named_parameters():
+            parameter.grad = parameter.detach() - minimum[n]
+        optimizer.step()
+    matrices = matrix_names("waveform", model)
+    end = weights_of(model)
+    for part in (matrices, end.keys() - matrices):
+        before, after = (
+            sum((w[n] - minimum[n]).square().sum() for n in part) for w in (start, end)
+        )
+        assert after < 0.6 * before
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_zero_gradients_leave_weights_finite_and_all_but_in_place(name):
+    model, optimizer = build("frames", name=name, lr=1e-2)
+    before = weights_of(model)
+    for _ in range(3):
+        set_gradients(model, scale=0.0)
+        assert optimizer.step().item() == 0.0
+    assert same(weights_of(model), before)
+    step_with(model, optimizer, range(1))
+    assert all(change.any() for change in moved(model, before).values())
+    assert all(w.isfinite().all() for w in weights_of(model).values())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_rates_in_use_are_the_schedule_s_share_of_each(name):
+    model, optimizer = build("waveform", name=name, lr=0.02, warmup_steps=2, schedule="cosine")
+    _, full = build("waveform", name=name, lr=0.02)
+    for step in range(1, STEPS + 1):
+        set_gradients(model)
+        optimizer.step()
+        share = rate_share(step, steps=STEPS, warmup_steps=2, schedule="cosine")
+        expected = {part: rate * share for part, rate in full.learning_rates().items()}
+        assert optimizer.learning_rates() == expected
+    assert set(expected) == ({"lr", "adamw_lr"} if name == "muon_adamw" else {"lr"})
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_step_is_as_long_as_its_rate(name):
+    model, optimizer = build("waveform", name=name, lr=1e-2, warmup_steps=4)
+    plain, plain_optimizer = build("waveform", name=name, lr=1e-2)
+    changes = []
+    for one, step in ((model, optimizer), (plain, plain_optimizer)):
+        before = weights_of(one)
+        set_gradients(one)
+        torch.manual_seed(0)  # PSGD draws numbers
+        step.step()
+        changes.append(moved(one, before))
+    slow, fast = changes
+    for n in slow:
+        # Float32 rounding of weights below 1, norms' of 1.
+        torch.testing.assert_close(slow[n], fast[n] / 4, rtol=1e-3, atol=2e-7)
 
 
 # Each optimizer by itself.
