@@ -32,8 +32,10 @@ def test_the_parts_are_what_a_net_is_drawn_as(tiny_config):
     waveform = build_model(tiny_config(model__family="waveform").model)
     halves = ("down", "encode", "join", "decode", "up")
     assert list(parameters_by_part(waveform)) == [f"stages.{i}.{h}" for i in (0, 1) for h in halves]
-    spectrogram = build_model(tiny_config(model__family="frames").model)
-    assert list(parameters_by_part(spectrogram)) == ["body.0", "body.1", "body.2", "head"]
+    spectrogram = build_model(tiny_config(model__family="spectrogram").model)
+    assert list(parameters_by_part(spectrogram)) == list(parameters_by_part(waveform))
+    frames = build_model(tiny_config(model__family="frames").model)
+    assert list(parameters_by_part(frames)) == ["body.0", "body.1", "body.2", "head"]
 
 
 def test_the_receptive_field_is_a_sample_with_its_reach_to_both_sides(tiny_config):
@@ -41,9 +43,9 @@ def test_the_receptive_field_is_a_sample_with_its_reach_to_both_sides(tiny_confi
     assert receptive_field_ms(net) == pytest.approx((2 * 31 + 1) / 44.1)
 
 
-def block(width, kernel_size):
-    """Multiply-adds of one row: depthwise taps, and a pointwise MLP of four times the width."""
-    return width * kernel_size + 2 * 4 * width * width
+def block(width, taps):
+    """Multiply-adds at one place: depthwise taps, and a pointwise MLP of four times the width."""
+    return width * taps + 2 * 4 * width * width
 
 
 def test_multiply_adds_of_the_waveform_net_are_those_counted_by_hand(tiny_config):
@@ -62,6 +64,16 @@ def test_multiply_adds_of_the_waveform_net_are_those_counted_by_hand(tiny_config
 
 
 def test_multiply_adds_of_the_spectrogram_net_are_those_counted_by_hand(tiny_config):
+    config = tiny_config(model__family="spectrogram", data__clip_samples=8192)
+    # As above, for each place of an image of 33 frames, filled up to 40, and 512 bins. Patches of
+    # 16 and 4 places; two channels come out.
+    first = 16 * 4 + 4 * 2 * 16 + 8 * 4 + 2 * 1 * block(4, 9)
+    second = 4 * 4 * 8 + 8 * 4 * 4 + 16 * 8 + 2 * 1 * block(8, 9)
+    expected = first * 10 * 128 + second * 5 * 64
+    assert multiply_adds_per_second(config) == round(expected / (8192 / SAMPLE_RATE_HZ))
+
+
+def test_multiply_adds_of_the_frames_net_are_those_counted_by_hand(tiny_config):
     config = tiny_config(model__channels=[16], model__kernel_size=5, data__clip_samples=4096)
     frame = 513 * 16 + block(16, 5) + 16 * 2 * 513
     frames = 4096 // 256 + 1  # centred: one more than hops

@@ -14,6 +14,15 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 NETS = {
     "waveform": ModelConfig(channels=(1, 4, 8), blocks=(1, 2), factors=(4, 2), kernel_size=9),
+    "spectrogram": ModelConfig(
+        family="spectrogram",
+        channels=(1, 4, 8),
+        blocks=(1, 1),
+        factors=(2, 4),
+        kernel_size=3,
+        dilation=2,
+        activation="snake",
+    ),
     "frames": ModelConfig(
         family="frames",
         channels=(16,),
