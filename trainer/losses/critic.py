@@ -31,11 +31,18 @@ _Maps = list[list[Tensor]]
 class Critic:
     """DAC's discriminator, frozen to those who ask and trained by `learn` alone."""
 
-    def __init__(self, config: LossConfig, device: torch.device) -> None:
+    def __init__(
+        self,
+        config: LossConfig,
+        device: torch.device,
+        *,
+        periods: tuple[int, ...] = PERIODS,
+        fft_sizes: tuple[int, ...] = FFT_SIZES,
+    ) -> None:
         """Set up a discriminator with random weights, and its AdamW."""
         self.names = tuple(term for term in CRITIC_TERMS if term in config.weights)
         self._clips_at_once = config.clips_at_once
-        self.net = _build_discriminator()
+        self.net = _build_discriminator(periods, fft_sizes)
         if next(self.net.parameters()).device.type != device.type:
             # Else left alone: weights without values (rehearsal.py) cannot be moved, not even here.
             self.net.to(device)
@@ -106,12 +113,12 @@ class Critic:
             self.net.requires_grad_(True)
 
 
-def _build_discriminator() -> nn.Module:
+def _build_discriminator(periods: tuple[int, ...], fft_sizes: tuple[int, ...]) -> nn.Module:
     with warnings.catch_warnings():  # of importing audiotools, and of its old weight norm
         warnings.simplefilter("ignore")
         from dac.model.discriminator import Discriminator
 
-        net: nn.Module = Discriminator(rates=[], periods=[*PERIODS], fft_sizes=[*FFT_SIZES])
+        net: nn.Module = Discriminator(rates=[], periods=[*periods], fft_sizes=[*fft_sizes])
     return net
 
 

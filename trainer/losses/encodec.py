@@ -97,12 +97,14 @@ class _PaddedConv(nn.Module):
 
 
 def _read_config(folder: Path) -> "EncodecConfig":
+    from huggingface_hub.errors import StrictDataclassError  # of a field of the wrong type
+
     try:
         fields = json.loads((folder / ENCODEC_CONFIG).read_text())
         if fields["model_type"] != "encodec":
             raise ValueError(f"model_type={fields['model_type']}")
         return _build_config(fields)
-    except (KeyError, OSError, TypeError, ValueError) as error:
+    except (KeyError, OSError, StrictDataclassError, TypeError, ValueError) as error:
         raise ValueError(f"{_FIELD}={folder}; must be {_ALLOWED}") from error
 
 
