@@ -1,14 +1,13 @@
 """What every search space keeps to, found by listing the modules that define `suggest`."""
 
 import importlib
-import math
 import pkgutil
-import random
 import warnings
 from collections import defaultdict
 
 import optuna
 import pytest
+from tests_support.drawn_trial import Drawing, Extreme
 
 import search_spaces
 from search_spaces.space import LOG, SearchSpace, Shared
@@ -37,42 +36,6 @@ WHERE_CONDITIONAL_FIELDS_MEAN_SOMETHING = {
     "loss.encodec_blocks": lambda config: config.loss.encodec is not None,
     "loss.encodec_features": lambda config: config.loss.encodec is not None,
 }
-
-
-class Drawing:
-    """A trial that draws at random and notes what it was asked for: Optuna's, without a study."""
-
-    def __init__(self, seed):
-        self._random = random.Random(seed)
-        self.asked = {}
-
-    def suggest_float(self, name, low, high, *, log=False):
-        u = self._random.random()
-        value = (
-            math.exp(math.log(low) + u * math.log(high / low)) if log else low + u * (high - low)
-        )
-        return self._note(name, min(high, max(low, value)), (low, high))
-
-    def suggest_int(self, name, low, high, *, step=1, log=False):
-        return self._note(name, self._random.randrange(low, high + 1, step), (low, high))
-
-    def suggest_categorical(self, name, choices):
-        return self._note(name, self._random.choice(choices), choices)
-
-    def _note(self, name, value, choices):
-        assert name not in self.asked, f"{name} is asked for twice"
-        self.asked[name] = (value, choices)
-        return value
-
-
-class Extreme(Drawing):
-    """Draws the low or the high end of what is asked, or any of some names."""
-
-    def suggest_float(self, name, low, high, *, log=False):
-        return self._note(name, self._random.choice((low, high)), (low, high))
-
-    def suggest_int(self, name, low, high, *, step=1, log=False):
-        return self._note(name, self._random.choice((low, high)), (low, high))
 
 
 def build(space, size, absent=frozenset()):
@@ -144,10 +107,10 @@ def test_every_end_of_every_range_can_be_trained(space, size):
     for seed in range(1500):
         trial = Extreme(seed)
         fields = searched.suggest(trial)
-        if any(value not in reached[name] for name, (value, _) in trial.asked.items()):
+        if any(value not in reached[name] for name, value in trial.params.items()):
             configure(size, fields)
-        for name, (value, choices) in trial.asked.items():
-            offered[name] |= set(choices)
+        for name, value in trial.params.items():
+            offered[name] |= set(trial.offered[name])
             reached[name].add(value)
     never = {name: ends - reached[name] for name, ends in offered.items() if ends - reached[name]}
     assert never == {}
