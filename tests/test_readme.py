@@ -74,18 +74,22 @@ def test_every_option_of_the_contract_is_taken_by_a_sweep_script():
 def test_the_sweep_that_the_docs_add_can_be_run(tmp_path):
     page = (ROOT / "docs" / "adding-a-sweep.md").read_text()
     space, script = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
-    (tmp_path / "kernel_size.py").write_text(space)
+    (tmp_path / "batch_size.py").write_text(space)
     (tmp_path / "sweep.py").write_text(script.replace("search_spaces import", "tests_docs import"))
-    (tmp_path / "tests_docs.py").write_text("import kernel_size\n")
+    (tmp_path / "tests_docs.py").write_text("import batch_size\n")
     done = subprocess.run(
         [sys.executable, "sweep.py", "--help"], cwd=tmp_path, capture_output=True, text=True
     )
-    assert "Which kernel size is worth its time?" in done.stdout, done.stderr
+    assert "Do larger batches and weight decay pay?" in done.stdout, done.stderr
     namespace = {}
     exec(space, namespace)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    for point in (namespace["suggest"](study.ask()), *namespace["KNOWN_POINTS"]):
-        assert TrainConfig.from_fields(point).model.kernel_size in range(7, 42, 2)
+    for point in namespace["KNOWN_POINTS"]:
+        study.enqueue_trial(point)
+    drawn = [TrainConfig.from_fields(namespace["suggest"](study.ask())) for _ in range(50)]
+    decays = [config.optimizer.weight_decay for config in drawn]
+    assert decays[:2] == [0.0, 0.1]
+    assert 0.0 in decays[2:] and max(decays[2:]) > 0.1
 
 
 @pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda path: path.name)

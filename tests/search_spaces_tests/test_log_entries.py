@@ -1,9 +1,13 @@
 """The log as data: each entry is a run of the trainer, and says what the log says."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from search_spaces.budget import parameters
 from search_spaces.log_entries import ENTRIES, NEVER_TOLD
+from search_spaces.research_log import log_said
 from trainer.config import TrainConfig
 from trainer.sizes import SIZES
 
@@ -171,3 +175,17 @@ def test_numbers_are_the_logs():
 
 def test_runs_without_a_verdict_are_those_the_log_leaves_without():
     assert [entry.number for entry in ENTRIES if not entry.verdict] == [17, 37, 43]
+
+
+def test_the_docs_table_is_the_data():
+    page = (Path(__file__).parents[2] / "docs" / "research-log.md").read_text()
+    rows = [line.strip("| ").split(" | ") for line in page.splitlines() if re.match(r"\| \d", line)]
+    assert rows == [
+        [
+            f"{entry.number}{'' if entry.is_labelled else ' *'}",
+            str(entry.parent or "–"),
+            entry.change,
+            log_said(entry) or "–",
+        ]
+        for entry in ENTRIES
+    ]
