@@ -31,7 +31,8 @@ def compile_net(net: nn.Module, *, cache: Path) -> Callable[[Tensor], Tensor]:
     if next(net.parameters()).device.type == "cpu":
         _require_compiler()
     torch.compiler.reset()
-    compiled = torch.compile(net, dynamic=False, options=_OPTIONS)
+    # Deterministic: no choice by timing, which could change the order of a sum from run to run.
+    compiled = torch.compile(net, dynamic=False, options={"deterministic": True})
     known: set[object] = set()
 
     @functools.wraps(net.forward)
@@ -45,10 +46,6 @@ def compile_net(net: nn.Module, *, cache: Path) -> Callable[[Tensor], Tensor]:
         return restored
 
     return forward
-
-
-_OPTIONS: dict[str, str | int | bool] = {"deterministic": True}
-"""No choice by timing that could change a sum's order: two runs would differ in their last bits."""
 
 
 def _variant(net: nn.Module, clips: Tensor) -> object:
