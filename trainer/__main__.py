@@ -1,12 +1,11 @@
 """`python -m trainer`: train once, here, with a progress bar."""
 
-import json
 import sys
 from pathlib import Path
 
 import click
 
-from trainer.command_line import run_command
+from trainer.command_line import parse_settings, run_command
 from trainer.config import METRIC, SAMPLE_RATE_HZ, TrainConfig
 from trainer.sizes import SIZES, default_size
 
@@ -26,20 +25,6 @@ def main(
     chosen = size or _default_size()
     fields = {**SIZES[chosen], "data.path": data, **parse_settings(settings)}
     _train_and_show(TrainConfig.from_fields(fields), out, resume=resume)
-
-
-def parse_settings(settings: tuple[str, ...]) -> dict[str, object]:
-    """Return dotted fields of `field=JSON` texts; what is not JSON is taken as a string."""
-    fields: dict[str, object] = {}
-    for setting in settings:
-        name, equals, text = setting.partition("=")
-        if not equals:
-            raise ValueError(f"--set {setting}; must be FIELD=JSON, such as optimizer.lr=1e-3")
-        try:
-            fields[name] = json.loads(text)
-        except json.JSONDecodeError:
-            fields[name] = text
-    return fields
 
 
 def _default_size() -> str:

@@ -17,7 +17,17 @@ from trainer.journal import Row
 LAST = "last.pt"
 BEST = "best.safetensors"
 
-_KEYS = {"step", "fingerprint", "model", "optimizer", "rng", "journal", "interval", "seconds"}
+_KEYS = {
+    "step",
+    "fingerprint",
+    "model",
+    "optimizer",
+    "loss",
+    "rng",
+    "journal",
+    "interval",
+    "seconds",
+}
 
 State = dict[str, object]
 

@@ -1,5 +1,6 @@
 """How the project's commands end: what the user can put right is one line and exit status 2."""
 
+import json
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -20,6 +21,20 @@ def run_command(command: click.Command, arguments: Sequence[str] | None = None) 
     except (click.Abort, KeyboardInterrupt):
         _end("interrupted", INTERRUPTED)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def parse_settings(settings: tuple[str, ...]) -> dict[str, object]:
+    """Return dotted fields of `field=JSON` texts; what is not JSON is taken as a string."""
+    fields: dict[str, object] = {}
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        if not equals:
+            raise ValueError(f"--set {setting}; must be FIELD=JSON, such as optimizer.lr=1e-3")
+        try:
+            fields[name] = json.loads(text)
+        except json.JSONDecodeError:
+            fields[name] = text
+    return fields
 
 
 def _end(message: str, status: int) -> NoReturn:

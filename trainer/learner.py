@@ -1,37 +1,54 @@
-"""A net with its optimizer, and one step of both: the same for training and for its estimates."""
+"""A net with its optimizer and its loss, and one step of all: for training and its estimates."""
 
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from trainer.config import TrainConfig
 from trainer.damage import damage_clips, low_pass_targets
-from trainer.losses.spectral import stft_distance
-from trainer.models import FramesNet, WaveformUNet
+from trainer.losses.mix import Loss, LossMix
+from trainer.net import Net
 from trainer.optimizers import build_optimizer
 
 
-class Learner:
-    """A net, on the device where it is, and the optimizer of its weights."""
+@dataclass(frozen=True, kw_only=True)
+class Pass:
+    """What the net made of a batch, with what its way back needs, and the loss of that."""
 
-    def __init__(self, net: WaveformUNet | FramesNet, config: TrainConfig) -> None:
+    estimate: Tensor
+    """[clip, sample]."""
+    loss: Loss
+
+
+class Learner:
+    """A net, on the device where it is, the optimizer of its weights, and their loss."""
+
+    def __init__(self, net: Net, config: TrainConfig, *, with_weights: bool = True) -> None:
+        """Set up training; `with_weights=False` leaves foreign nets of the loss without theirs."""
         self.net = net
-        self.optimizer = build_optimizer(net, config.optimizer)
+        self.optimizer = build_optimizer(net, config.optimizer, steps=config.steps)
+        device = next(net.parameters()).device
+        self.mix = LossMix(config.loss, device, with_weights=with_weights)
         self._forward = torch.compile(net) if config.compile else net
         self._precision = config.precision
 
-    def loss(self, clean: Tensor, semitones: Tensor) -> Tensor:
-        """Return the loss, one number, on clean clips [batch, sample], each to be shifted by its
-        semitones [batch]."""
+    def try_out(self, clean: Tensor, semitones: Tensor) -> Pass:
+        """Damage clean clips [batch, sample], each by its semitones [batch], restore and judge."""
         with torch.no_grad():
             damaged = damage_clips(clean, semitones)
             target = low_pass_targets(clean, semitones)
-        return stft_distance(self.restore(damaged), target).mean()
+        return self.judge(damaged, target)
 
-    def descend(self, loss: Tensor) -> Tensor:
+    def judge(self, damaged: Tensor, target: Tensor) -> Pass:
+        """Restore damaged clips, and measure the loss against targets, both [batch, sample]."""
+        estimate = self.restore(damaged)
+        return Pass(estimate=estimate, loss=self.mix.measure(estimate.detach(), target))
+
+    def descend(self, tried: Pass) -> Tensor:
         """Move the weights down the gradient of a loss; return its norm before clipping."""
-        loss.backward()  # type: ignore[no-untyped-call]
+        tried.estimate.backward(tried.loss.gradient)  # type: ignore[no-untyped-call]
         return self.optimizer.step()
 
     def restore(self, damaged: Tensor) -> Tensor:

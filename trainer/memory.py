@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import psutil
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from trainer.config import TrainConfig
 from trainer.cost import named_parts
@@ -20,6 +21,8 @@ from trainer.data import DataSet
 from trainer.evaluate import ValidationSet, evaluate
 from trainer.learner import Learner
 from trainer.ledger import Alive, Ledger
+from trainer.loss_config import LossConfig
+from trainer.losses.mix import LossMix
 from trainer.model_config import ModelConfig
 from trainer.models import build_model
 from trainer.rehearsal import Rehearsal
@@ -30,6 +33,7 @@ comes and goes within a step. As tests/benchmarks/memory.py finds it with glibc.
 
 PROCESS, ALLOCATOR, RECORDINGS = "process", "held back by malloc", "recordings read"
 PARAMETERS, GRADIENTS, OPTIMIZER = "parameters", "gradients", "optimizer state"
+FOREIGN = "nets of the loss"
 HELD_OUT, CLIPS, NET, LOSS = "held-out clips", "clips and damage", "net, between parts", "loss"
 BACKWARD, VALIDATION = "backward and update", "validation"
 
@@ -73,6 +77,24 @@ def estimate_memory(
     return MemoryEstimate(parts={name: size for name, size in parts.most_common() if size})
 
 
+def estimate_step_bytes(config: TrainConfig) -> int:
+    """Estimate what a step's net, loss and update take, whatever the device.
+
+    That decides whether a net fits, and takes a fraction of `estimate_memory`'s time, most of which
+    is damage and validation.
+    """
+    ledger = Ledger()
+    rehearsal = Rehearsal(config, torch.device("cpu"), observer=ledger)
+    learner = rehearsal.learner
+    ledger.put([*learner.net.parameters(), rehearsal.clips], PARAMETERS)
+    ledger.put(learner.mix.tensors(), FOREIGN)
+    ledger.begin(NET)
+    rehearsal.descend(rehearsal.judge())
+    ledger.put(learner.optimizer.state_dict(), OPTIMIZER)
+    # Made at this step's end, it is there from the beginning of the next.
+    return ledger.peak.total_bytes + ledger.now.parts[OPTIMIZER]
+
+
 def measure_process(config: TrainConfig) -> int:
     """Return this process's resident size in bytes once all that training loads is loaded.
 
@@ -81,8 +103,11 @@ def measure_process(config: TrainConfig) -> int:
     model = _smallest_like(config.model)
     samples = _WARM_UP_SAMPLES // model.length_multiple * model.length_multiple
     clips, shifts = 0.1 * torch.randn(2, samples), torch.tensor([-1, 1])
-    learner = Learner(build_model(model), dataclasses.replace(config, compile=False))
-    learner.descend(learner.loss(clips, shifts))
+    with FakeTensorMode():  # loads what the loss needs without its weights, which are counted apart
+        LossMix(config.loss, torch.device("cpu"), with_weights=False)
+    plain = dataclasses.replace(config, loss=LossConfig(), compile=False)
+    learner = Learner(build_model(model), plain)
+    learner.descend(learner.try_out(clips, shifts))
     evaluate(learner.restore, ValidationSet(damaged=clips, target=clips, shifts=shifts))
     return psutil.Process().memory_info().rss
 
@@ -101,6 +126,9 @@ def _rehearse(config: TrainConfig, device: torch.device) -> tuple[Alive, Alive]:
     net = rehearsal.learner.net
     ledger.put(list(net.parameters()), PARAMETERS)
     ledger.put(list(net.buffers()), NET)
+    mix = rehearsal.learner.mix
+    ledger.put(mix.tensors(), FOREIGN)
+    mix.on_group = lambda names: setattr(ledger, "part", f"{LOSS}: {', '.join(names)}")
     ledger.put(rehearsal.clips, CLIPS)
     ledger.begin(HELD_OUT)
     validation = rehearsal.build_validation()
@@ -116,9 +144,9 @@ def _rehearse(config: TrainConfig, device: torch.device) -> tuple[Alive, Alive]:
 
 def _rehearse_step(rehearsal: Rehearsal, ledger: Ledger) -> None:
     ledger.begin(CLIPS)
-    loss = rehearsal.loss()
+    tried = rehearsal.try_out()
     ledger.part = BACKWARD
-    rehearsal.descend(loss)
+    rehearsal.descend(tried)
     ledger.put(rehearsal.learner.optimizer.state_dict(), OPTIMIZER)
 
 

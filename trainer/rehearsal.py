@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from trainer.config import TrainConfig
 from trainer.damage import damage_clips, low_pass_targets
 from trainer.evaluate import ValidationSet, evaluate
-from trainer.learner import Learner
+from trainer.learner import Learner, Pass
 from trainer.models import build_model
 
 _LARGEST_CONSTANT_BYTES = 2**24
@@ -43,7 +43,8 @@ class Rehearsal:
         fake = FakeTensorMode(allow_non_fake_inputs=True)
         with fake, device:
             net = build_model(config.model)
-            self.learner = Learner(net, dataclasses.replace(config, compile=False))
+            plain = dataclasses.replace(config, compile=False)
+            self.learner = Learner(net, plain, with_weights=False)
             self.clips = torch.empty(data.batch_size, data.clip_samples)
             self._held_out = torch.empty(held_out.clips, held_out.clip_samples)
         self._shifts = _in_turn(config.damage.shifts, data.batch_size)
@@ -51,15 +52,20 @@ class Rehearsal:
         self._observer = observer
         self._pretence = _Pretence(fake)
 
-    def loss(self) -> Tensor:
+    def try_out(self) -> Pass:
         """Do the first half of a step: damage, net and loss."""
         with self._watched():
-            return self.learner.loss(self.clips, self._shifts)
+            return self.learner.try_out(self.clips, self._shifts)
 
-    def descend(self, loss: Tensor) -> None:
+    def judge(self) -> Pass:
+        """Do the first half without the damage."""
+        with self._watched():
+            return self.learner.judge(self.clips, self.clips)
+
+    def descend(self, tried: Pass) -> None:
         """Do the second half: gradients and update."""
         with self._watched():
-            self.learner.descend(loss).item()
+            self.learner.descend(tried).item()
 
     def build_validation(self) -> ValidationSet:
         """Return the held-out clips, damaged."""

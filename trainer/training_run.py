@@ -1,5 +1,6 @@
 """The state of one trial while it trains, and the steps that `train` is made of."""
 
+import dataclasses
 import math
 import statistics
 import time
@@ -19,6 +20,8 @@ from trainer.device import PeakMemory, describe_environment, resolve_device
 from trainer.evaluate import ValidationSet, evaluate
 from trainer.journal import Journal, Row
 from trainer.learner import Learner
+from trainer.losses.foreign import pin_weights
+from trainer.losses.mix import Loss
 from trainer.models import build_model
 from trainer.record import Record, keep_record
 
@@ -33,6 +36,8 @@ class Interval:
 
     losses: list[float] = field(default_factory=list)
     grad_norms: list[float] = field(default_factory=list)
+    by_term: dict[str, list[float]] = field(default_factory=dict)
+    """`train_<term>` and, of trained terms, `gradient_<term>`, as in a row."""
     busy_s: float = 0.0
     """Time spent training: reports and checkpoints are not in it, nor is waiting for data."""
     steps_timed: int = 0
@@ -80,6 +85,7 @@ class TrainingRun:
     ) -> "TrainingRun":
         """Set everything up for step 1, or for the step after a checkpoint's."""
         data = open_data_of(config)
+        config = dataclasses.replace(config, loss=pin_weights(config.loss))
         run = cls(config, data, folder)
         if resume_from is not None:
             run._resume(resume_from)
@@ -129,11 +135,11 @@ class TrainingRun:
         started_s = time.perf_counter()
         clean = torch.from_numpy(clips).to(self._device, non_blocking=True)
         semitones = torch.from_numpy(shifts)
-        loss = self._learner.loss(clean, semitones)
+        tried = self._learner.try_out(clean, semitones)
         self._memory.sample()  # all that the way back needs is alive
-        grad_norm = self._learner.descend(loss).item()
+        grad_norm = self._learner.descend(tried)
         self.step += 1
-        self._note(loss.item(), grad_norm)
+        self._note(tried.loss, grad_norm)
         self._interval.busy_s += time.perf_counter() - started_s
 
     def validate(self) -> Row:
@@ -169,7 +175,11 @@ class TrainingRun:
         rng = {"cpu": torch.get_rng_state()}
         if self._device.type == "cuda":
             rng["cuda"] = torch.cuda.get_rng_state(self._device)
-        interval = {"losses": self._interval.losses, "grad_norms": self._interval.grad_norms}
+        interval = {
+            "losses": self._interval.losses,
+            "grad_norms": self._interval.grad_norms,
+            "by_term": self._interval.by_term,
+        }
         save_last(
             self._folder,
             {
@@ -177,6 +187,7 @@ class TrainingRun:
                 "fingerprint": self._fingerprint,
                 "model": self._model.state_dict(),
                 "optimizer": self._optimizer.state_dict(),
+                "loss": self._learner.mix.state_dict(),
                 "rng": rng,
                 "journal": self._journal.rows,
                 "interval": interval,
@@ -188,6 +199,7 @@ class TrainingRun:
         state = load_last(path, fingerprint=self._fingerprint)
         self._model.load_state_dict(cast("dict[str, Tensor]", state["model"]))
         self._optimizer.load_state_dict(cast("dict[str, dict[str, object]]", state["optimizer"]))
+        self._learner.mix.load_state_dict(cast("dict[str, Any]", state["loss"]))
         rng = cast("dict[str, Tensor]", state["rng"])
         torch.set_rng_state(rng["cpu"])
         if self._device.type == "cuda" and "cuda" in rng:
@@ -207,11 +219,18 @@ class TrainingRun:
             step=step,
         )
 
-    def _note(self, loss: float, grad_norm: float) -> None:
-        if not (math.isfinite(loss) and math.isfinite(grad_norm)):
-            raise Diverged(f"loss={loss}, gradient norm={grad_norm} at step {self.step}")
-        self._interval.losses.append(loss)
-        self._interval.grad_norms.append(grad_norm)
+    def _note(self, loss: Loss, grad_norm: Tensor) -> None:
+        numbers = {"loss": loss.total, "grad_norm": grad_norm}
+        numbers |= {f"train_{name}": value for name, value in loss.terms.items()}
+        numbers |= {f"gradient_{name}": value for name, value in loss.gradient_norms.items()}
+        fetched = torch.stack(list(numbers.values())).tolist()  # one wait for the device, not many
+        total, norm, *by_term = fetched
+        if not (math.isfinite(total) and math.isfinite(norm)):
+            raise Diverged(f"loss={total}, gradient norm={norm} at step {self.step}")
+        self._interval.losses.append(total)
+        self._interval.grad_norms.append(norm)
+        for name, value in zip(list(numbers)[2:], by_term, strict=True):
+            self._interval.by_term.setdefault(name, []).append(value)
         self._interval.steps_timed += 1
         self._memory.sample()
 
@@ -224,6 +243,7 @@ class TrainingRun:
             "step": self.step,
             "train_loss": statistics.fmean(interval.losses),
             "train_losses": interval.losses,
+            **{name: statistics.fmean(values) for name, values in interval.by_term.items()},
             "grad_norm_median": float(np.median(norms)),
             "grad_norm_p99": float(np.quantile(norms, 0.99)),
             "clipped_share": float(np.mean([self._optimizer.is_clipped(n) for n in norms])),

@@ -39,7 +39,7 @@ def describe(
     """
     if trial is not None and size is not None:
         raise click.UsageError("--trial and --size are two things to start from: give one")
-    from trainer.__main__ import parse_settings
+    from trainer.command_line import parse_settings
     from trainer.description import describe as describe_config
 
     where = Places(**places)

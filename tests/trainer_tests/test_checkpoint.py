@@ -26,6 +26,7 @@ def state(**changes):
         "fingerprint": TRIAL,
         "model": weights,
         "optimizer": {"lr": {"state": {0: {"momentum_buffer": torch.ones(2)}}}},
+        "loss": {},
         "rng": {"cpu": torch.get_rng_state()},
         "journal": ROWS,
         "interval": {"losses": [0.5], "grad_norms": [1.5]},

@@ -5,8 +5,8 @@ import sys
 import pytest
 from click.testing import CliRunner
 
-from trainer.__main__ import main, parse_settings
-from trainer.command_line import run_command
+from trainer.__main__ import main
+from trainer.command_line import parse_settings, run_command
 from trainer.journal import read_journal
 from trainer.record import read_record
 

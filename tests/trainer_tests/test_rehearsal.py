@@ -37,11 +37,11 @@ class Reality:
         self._held_out_shifts = torch.tensor(config.validation.shifts)
         self._config = config
 
-    def loss(self):
-        return self.learner.loss(self.clips, self._shifts)
+    def try_out(self):
+        return self.learner.try_out(self.clips, self._shifts)
 
-    def descend(self, loss):
-        self.learner.descend(loss).item()
+    def descend(self, tried):
+        self.learner.descend(tried).item()
 
     def build_validation(self):
         clips = 0.1 * torch.randn(self._config.validation.clips, 8192)
@@ -62,7 +62,7 @@ def bytes_in_use(training, ledger):
     validation = training.build_validation()
     for _ in range(2):
         ledger.begin("step")
-        training.descend(training.loss())
+        training.descend(training.try_out())
     step = ledger.peak.total_bytes
     ledger.begin("validation")
     training.validate(validation)
@@ -82,23 +82,27 @@ def test_a_rehearsal_takes_just_what_training_would(tiny_config, family, optimiz
     )
     reality = Reality(config)
     # Losses cache constants. Made now, they count in neither.
-    reality.descend(reality.loss())
+    reality.descend(reality.try_out())
     reality.validate(reality.build_validation())
     reality = Reality(config)
     with Ledger() as ledger:
         real = bytes_in_use(reality, ledger)
     ledger = Ledger()
     rehearsed = bytes_in_use(Rehearsal(config, CPU, observer=ledger), ledger)
-    # With bf16 a tensor or two is laid out otherwise, and then copied; else they are equal.
-    assert rehearsed == pytest.approx(real, rel={"bf16": 0.01, "float32": 1e-3}[precision])
+    # With bf16 a tensor or two is laid out otherwise, and then copied; PSGD lets a weight without a
+    # gradient rest, which one without values cannot be; else they are equal.
+    is_exact = precision == "float32" and optimizer != "psgd"
+    assert rehearsed == pytest.approx(real, rel=1e-3 if is_exact else 0.01)
 
 
 def test_nothing_is_allocated_or_computed(tiny_config):
-    config = tiny_config(data__batch_size=100_000, data__clip_samples=65_536)
+    config = tiny_config(
+        data__batch_size=100_000, data__clip_samples=65_536, loss__clips_at_once=50_000
+    )
     rehearsal = Rehearsal(config, CPU)
-    loss = rehearsal.loss()  # of 26 GB of audio
-    rehearsal.descend(loss)
-    assert isinstance(loss, FakeTensor)
+    tried = rehearsal.try_out()  # of 26 GB of audio
+    rehearsal.descend(tried)
+    assert isinstance(tried.loss.total, FakeTensor)
     assert rehearsal.restore().shape == (100_000, 65_536)
 
 
@@ -108,12 +112,12 @@ def test_training_goes_on_as_ever_after_a_rehearsal(tiny_config, family):
     config = tiny_config(model__family=family, damage__shifts=(11, -11), validation__shifts=(11,))
     random = torch.get_rng_state()
     rehearsal = Rehearsal(config, CPU)
-    rehearsal.descend(rehearsal.loss())
+    rehearsal.descend(rehearsal.try_out())
     rehearsal.validate(rehearsal.build_validation())
     assert torch.equal(torch.get_rng_state(), random)
-    loss = Reality(config).loss()
-    assert type(loss) is torch.Tensor
-    assert 0 < loss.item() < 100
+    total = Reality(config).try_out().loss.total
+    assert type(total) is torch.Tensor
+    assert 0 < total.item() < 100
 
 
 def test_a_compiled_net_is_rehearsed_uncompiled(tiny_config):

@@ -87,11 +87,12 @@ def test_value_is_the_best_of_all_reports_and_last_value_stands_beside_it(tiny_c
 def test_a_row_holds_all_that_is_recorded(tiny_config):
     _, rows = train_rows(tiny_config(optimizer__lr=1e-3, optimizer__clip_norm=1e-6))
     training = {"train_loss", "train_losses", "grad_norm_median", "grad_norm_p99"}
-    rest = {"step", "clipped_share", "lr", "adamw_lr"}
+    rest = {"step", "clipped_share", "lr", "adamw_lr", "train_stft", "gradient_stft"}
     assert all(row.keys() == METRICS | training | rest | MEASURED_ONLY for row in rows)
     for row in rows:
         assert len(row["train_losses"]) == 2
-        assert row["train_loss"] == statistics.fmean(row["train_losses"])
+        assert row["train_loss"] == statistics.fmean(row["train_losses"]) == row["train_stft"]
+        assert row["gradient_stft"] > 0
         assert 0 < row["grad_norm_median"] <= row["grad_norm_p99"]
         assert (row["lr"], row["adamw_lr"], row["clipped_share"]) == (1e-3, 1e-4, 1.0)
         assert row["steps_per_second"] > 0

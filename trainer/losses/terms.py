@@ -72,13 +72,19 @@ def foreign_parameters(groups: Iterable[TermGroup]) -> dict[str, int]:
 
     Frozen ones are counted as far as a term looks into them.
     """
+    nets = nets_of(groups)
+    return {name: sum(p.numel() for p in net.parameters()) for name, net in nets.items()}
+
+
+def nets_of(groups: Iterable[TermGroup]) -> dict[str, nn.Module]:
+    """Return the nets of terms, by term; `discriminator` for the critic's."""
     nets: dict[str, nn.Module] = {}
     for group in groups:
         if isinstance(group, Critic):
             nets[DISCRIMINATOR] = group.net
         elif isinstance(group, Term) and isinstance(group.distance, nn.Module):
             nets[group.names[0]] = group.distance
-    return {name: sum(p.numel() for p in net.parameters()) for name, net in nets.items()}
+    return nets
 
 
 def _build_distance(
