@@ -36,7 +36,7 @@ def format_leaderboard(board: dict[str, Any]) -> str:
     Stopped trials stand below finished ones whatever their score: they were judged earlier.
     """
     trials = board["trials"]
-    varied = list(dict.fromkeys(name for trial in trials for name in trial["params"]))
+    varied = list(dict.fromkeys(name for trial in trials for name in _shown(trial)))
     header = ["rank", "trial", *(name.rsplit(".", 1)[-1] for name in varied)]
     header += ["outcome", "step", board["metric"], "last", "gain", "time"]
     rows = [_cells(trial, varied) for trial in trials]
@@ -61,6 +61,7 @@ def _entry(
         "seconds": record.seconds,
         "peak_memory_bytes": record.peak_memory_bytes,
         "params": record.params,
+        "notes": record.notes,
         "mlflow_run_id": run_id,
         "error": record.error,
         "taken_over_from": record.taken_over_from,
@@ -68,11 +69,11 @@ def _entry(
 
 
 def _cells(trial: dict[str, Any], varied: list[str]) -> list[str]:
-    gain, seconds = trial["gain_percent"], trial["seconds"]
+    gain, seconds, shown = trial["gain_percent"], trial["seconds"], _shown(trial)
     return [
         str(trial["rank"]),
         trial["fingerprint"],
-        *(format_varied(trial["params"][n]) if n in trial["params"] else "-" for n in varied),
+        *(format_varied(shown[name]) if name in shown else "-" for name in varied),
         trial["outcome"] + (" (taken over)" if trial["taken_over_from"] else ""),
         str(trial["step"]),
         format_number(trial["value"]),
@@ -80,6 +81,12 @@ def _cells(trial: dict[str, Any], varied: list[str]) -> list[str]:
         "-" if gain is None else f"{gain:+.1f} %" + ("" if gain > 0 else " worse than nothing"),
         "-" if seconds is None else f"{seconds:.0f} s",
     ]
+
+
+def _shown(trial: dict[str, Any]) -> dict[str, Any]:
+    """Return the columns that are a trial's own: what its sweep says of it, or what varied."""
+    columns: dict[str, Any] = trial["notes"] or trial["params"]
+    return columns
 
 
 def _do_nothing_cells(board: dict[str, Any], varied: list[str]) -> list[str]:

@@ -36,6 +36,8 @@ class SweepOptions:
     """None: as many as fit."""
     gpus_per_trial: float | None
     """None: one where there are GPUs."""
+    settings: tuple[str, ...]
+    """FIELD=JSON for all trials."""
     dry_run: bool
     relative_to: Path
     """What relative paths are relative to: a job runs elsewhere than it was submitted from."""
@@ -60,6 +62,7 @@ def sweep_options(function: _Function) -> _Function:
         click.option("--study-storage", help="Database URL of the Optuna study."),
         click.option("--concurrency", type=click.IntRange(min=1), help="Most trials at once."),
         click.option("--gpus-per-trial", type=click.FloatRange(min=0), help="May be a share."),
+        set_option,
         click.option("--dry-run", is_flag=True, help="Say what would run, and end."),
         # What the launcher tells about itself; a job does not run where it was submitted from.
         click.option("--relative-to", default=".", hidden=True, type=click.Path(path_type=Path)),
@@ -71,6 +74,10 @@ def sweep_options(function: _Function) -> _Function:
         function = option(function)
     return function
 
+
+set_option = click.option(
+    "--set", "settings", multiple=True, metavar="FIELD=JSON", help="Change any field of all trials."
+)
 
 storage_option = click.option(
     "--storage",

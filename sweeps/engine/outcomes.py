@@ -23,6 +23,8 @@ class TrialRecord:
     outcome: Outcome
     params: dict[str, Any] = field(default_factory=dict)
     """The varied fields."""
+    notes: dict[str, str] = field(default_factory=dict)
+    """What tables show of it by column, where that is not the varied fields."""
     step: int = 0
     """Steps done."""
     value: float | None = None

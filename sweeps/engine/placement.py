@@ -3,6 +3,8 @@
 import logging
 from dataclasses import dataclass
 
+import psutil
+
 from sweeps.engine.options import SweepOptions
 
 CPUS_PER_TRIAL = 1
@@ -16,6 +18,8 @@ class Machines:
 
     cpus: int
     gpus: float
+    gpu_bytes: int
+    """Memory of a GPU; 0 where there is none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +29,8 @@ class Placement:
     cpus: int
     gpus: float
     slots: int
+    bytes_per_trial: int
+    """Memory that a trial may take: its share of a GPU's, else of this machine's."""
 
     def __str__(self) -> str:
         share = f"{self.gpus:g} GPU and " if self.gpus else ""
@@ -45,4 +51,5 @@ def place(options: SweepOptions, machines: Machines) -> Placement:
     slots = max(1, min(fitting, options.concurrency or fitting))
     if options.concurrency is not None and options.concurrency > slots:
         logger.warning("concurrency=%d: no more than %d fit at once", options.concurrency, slots)
-    return Placement(cpus=CPUS_PER_TRIAL, gpus=gpus, slots=slots)
+    total = min(1.0, gpus) * machines.gpu_bytes if gpus else psutil.virtual_memory().total / slots
+    return Placement(cpus=CPUS_PER_TRIAL, gpus=gpus, slots=slots, bytes_per_trial=int(total))

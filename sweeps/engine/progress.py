@@ -32,7 +32,7 @@ class ProgressTable:
 
     def _line(self, record: TrialRecord, value: float | None, outcome: str) -> None:
         number = self._numbers.setdefault(record.fingerprint, len(self._numbers) + 1)
-        varied = format_params(record.params)
+        varied = format_params(record.notes or record.params)
         if self._lines % _LINES_BETWEEN_HEADERS == 0:
             self._show(_columns("trial", "varied", "step", "validation", "gain", len(varied)))
         self._lines += 1

@@ -5,6 +5,7 @@ error that ended it, which its searchers do not get to see.
 """
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -65,6 +66,7 @@ class Recorder(tune.Callback):
             fingerprint=name,
             outcome="interrupted",
             params=suggestion.fields,
+            notes=suggestion.notes,
             parameters=_count_parameters(suggestion),
         )
         record = Record(
@@ -130,11 +132,8 @@ class Recorder(tune.Callback):
         before = self._so_far[name]
         if step <= before.step:
             return  # told already: a worker that was revived tells its journal again
-        record = TrialRecord(
-            fingerprint=name,
-            outcome="interrupted",
-            params=before.params,
-            parameters=before.parameters,
+        record = replace(
+            before,
             step=step,
             value=value if before.value is None else min(value, before.value),
             last_value=value,

@@ -3,7 +3,7 @@
 import logging
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +11,11 @@ import click
 from click.core import ParameterSource
 
 import cluster.environment
+from search_spaces.space import SearchSpace, Shared
 from sweeps.engine.options import SweepOptions, sweep_options
-from sweeps.engine.study import Space
 from trainer.command_line import run_command
+
+Suggest = Callable[[Any], dict[str, object]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,10 +24,25 @@ class Sweep:
 
     name: str
     """The script's name."""
-    space: Space
+    space: Suggest | None = None
     """What varies: suggest(trial) -> {dotted field: value}."""
     known_points: Sequence[Mapping[str, object]] = ()
     """Tried first."""
+    space_for: Callable[[Shared], SearchSpace] | None = None
+    """Instead of these two, where what varies depends on what all trials share."""
+    annotate: Callable[[Mapping[str, object]], Mapping[str, str]] | None = None
+    """What tables show of a trial, by column, from its varied fields; else the fields."""
+
+    def __post_init__(self) -> None:
+        if (self.space is None) == (self.space_for is None):
+            raise ValueError(f"sweep={self.name}; must have either space or space_for")
+
+    def search_space(self, shared: Shared) -> SearchSpace:
+        """Return what varies among trials that share so much."""
+        if self.space_for is not None:
+            return self.space_for(shared)
+        assert self.space is not None
+        return SearchSpace(suggest=self.space, known_points=self.known_points)
 
 
 def main(sweep: Sweep) -> None:
@@ -80,12 +97,13 @@ def run_sweep(sweep: Sweep, options: SweepOptions, *, show: Callable[[str], None
 _PLACES = ("storage", "study_storage", "tracking_uri")
 
 
-def _again(typed: Mapping[str, object]) -> str:
+def _again(typed: Mapping[str, Any]) -> str:
     """Return this command as it was typed, with {trials} for the number of trials."""
     others = [name for name in typed if name not in ("trials", "dry_run")]
     return f"python {shlex.quote(sys.argv[0])}{_as_typed(typed, others)} --trials {{trials}}"
 
 
-def _as_typed(typed: Mapping[str, object], names: Iterable[str]) -> str:
-    given = [(name, str(typed[name])) for name in names if name in typed]
+def _as_typed(typed: Mapping[str, Any], names: Sequence[str]) -> str:
+    given = [("set", s) for s in typed.get("settings", ())] if "settings" in names else []
+    given += [(name, str(typed[name])) for name in names if name in typed and name != "settings"]
     return "".join(f" --{name.replace('_', '-')} {shlex.quote(value)}" for name, value in given)

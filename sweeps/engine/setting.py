@@ -1,6 +1,8 @@
 """What a sweep is run with: its root, its recordings, the fields all trials share, do-nothing."""
 
 import contextlib
+import functools
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -8,6 +10,8 @@ import torch
 from filelock import Timeout
 from optuna.study import Study
 
+from search_spaces.space import SearchSpace, Shared
+from sweeps.engine.capacity import Capacity
 from sweeps.engine.leaderboard import format_leaderboard, read_leaderboard
 from sweeps.engine.mlflow_runs import check_store
 from sweeps.engine.options import SweepOptions
@@ -17,11 +21,25 @@ from sweeps.engine.run import Sweep
 from sweeps.engine.stopping import build_stopper
 from sweeps.engine.store import Facts, Root, find_study, open_optuna, open_study
 from sweeps.engine.study import SweepPlan, read_records
+from trainer.command_line import parse_settings
 from trainer.config import SAMPLE_RATE_HZ, TrainConfig
 from trainer.data import DataSet, open_data
 from trainer.evaluate import ValidationSet, score_do_nothing
+from trainer.fields import require
+from trainer.losses.foreign import absent_terms, pin_weights
 from trainer.models import build_model, count_parameters
 from trainer.sizes import SIZES, default_size, length_fields
+
+logger = logging.getLogger(__name__)
+
+_OWN_OPTIONS = {
+    "data.path": "--data",
+    "data.fingerprint": "--data",
+    "data.cache": "--storage",
+    "seed": "--seed",
+    "steps": "--max-steps",
+}
+"""Fields that a sweep has an option for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,20 +72,36 @@ class Setting:
 
     @property
     def key(self) -> str:
-        """Return 8 hex digits for all that must be equal for trials to be compared."""
-        return self.base.fingerprint(self.data.fingerprint)[:8]
+        """Return 8 hex digits for all that must be equal for trials to be compared.
+
+        What a space leaves out is in it: a study takes no trials of two spaces.
+        """
+        left_out = self.search_space.left_out
+        return self.base.fingerprint(" ".join([self.data.fingerprint, *left_out]))[:8]
 
     @property
     def plan(self) -> SweepPlan:
         """Return what the study needs to know."""
         return SweepPlan(
-            space=self.sweep.space,
-            known_points=self.sweep.known_points,
+            space=self.search_space.suggest,
+            known_points=self.search_space.known_points,
             base=self.fields,
             data_fingerprint=self.data.fingerprint,
             trials=self.options.trials,
             seed=self.options.seed,
+            annotate=self.sweep.annotate,
+            find_misfit=self._capacity.find_misfit,
         )
+
+    @functools.cached_property
+    def search_space(self) -> SearchSpace:
+        """Return what varies, given what all trials share and which weights are here."""
+        shared = Shared(
+            size=self.size,
+            fields=self.base.to_fields(),
+            absent_terms=frozenset(absent_terms(self.base.loss)),
+        )
+        return self.sweep.search_space(shared)
 
     def open_study(self) -> Study:
         """Open this setting's study, with do-nothing's score measured if it is new."""
@@ -101,6 +135,14 @@ class Setting:
         next_steps = [f"  {typed:<{width}}  # {why}" for typed, why in steps]
         board = format_leaderboard(read_leaderboard(study))
         return "\n".join(["", board, "", "Next:", *next_steps])
+
+    @property
+    def _capacity(self) -> Capacity:
+        placement = self.placement
+        return Capacity(
+            bytes_per_trial=placement.bytes_per_trial,
+            is_gpu=placement.gpus > 0,
+        )
 
     def _make_facts(self) -> Facts:
         clips = ValidationSet.build(self.data, self.base.validation, torch.device("cpu"))
@@ -166,6 +208,9 @@ def resolve(
         fields=_shared_fields(options, inputs, size),
     )
     show(_introduction(setting, why))
+    absent = absent_terms(setting.base.loss)
+    for term in setting.search_space.left_out:
+        logger.warning("loss.%s is left out of this sweep: %s", term, absent[term])
     return setting
 
 
@@ -185,7 +230,7 @@ def hold_sweep(setting: Setting) -> Iterator[None]:
 
 
 def _shared_fields(options: SweepOptions, inputs: Inputs, size: str) -> dict[str, object]:
-    fields = dict(SIZES[size])
+    fields = {**SIZES[size], **_set_fields(options)}
     fields["seed"] = options.seed
     fields["data.path"] = inputs.path
     fields["data.fingerprint"] = inputs.data.fingerprint
@@ -193,6 +238,19 @@ def _shared_fields(options: SweepOptions, inputs: Inputs, size: str) -> dict[str
     if options.max_steps is not None:
         usual = TrainConfig.from_fields(fields).report_every
         fields |= length_fields(options.max_steps, report_every=usual)
+    loss = pin_weights(TrainConfig.from_fields(fields).loss)
+    pinned = ("dac_weights_hash", "encodec_weights_hash")
+    return fields | {f"loss.{name}": getattr(loss, name) for name in pinned}
+
+
+def _set_fields(options: SweepOptions) -> dict[str, object]:
+    """Return what `--set` gives to all trials. Raises ValueError for what has its own option."""
+    fields = parse_settings(options.settings)
+    for name, option in _OWN_OPTIONS.items():
+        require(name not in fields, "--set", name, f"given as {option}")
+    for name in set(fields) & {"loss.dac_weights", "loss.encodec_weights"}:
+        path = resolve_path(name, str(fields[name]), relative_to=options.relative_to)
+        fields[name] = str(path)
     return fields
 
 

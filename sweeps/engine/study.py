@@ -16,6 +16,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from sweeps.engine.outcomes import INFEASIBLE, TrialRecord
 from sweeps.engine.sampling import SweepSampler
 from trainer.config import TrainConfig
+from trainer.losses.foreign import pin_weights
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +26,8 @@ QUASI_RANDOM_TRIALS = 6
 DUPLICATES_UNTIL_EXHAUSTED = 20
 """So many suggestions in a row that were recorded already mean that the space has no more."""
 
-_RECORD, _FIELDS, _FINGERPRINT, _DUPLICATE = "record", "fields", "fingerprint", "duplicate_of"
+_RECORD, _FIELDS, _NOTES = "record", "fields", "notes"
+_FINGERPRINT, _DUPLICATE = "fingerprint", "duplicate_of"
 
 Space = Callable[[Trial], Mapping[str, object]]
 Fields = dict[str, Any]
@@ -37,6 +39,8 @@ class Suggestion:
 
     fingerprint: str
     fields: Fields
+    notes: dict[str, str]
+    """What tables show of it instead of its fields; empty: nothing else."""
     config: TrainConfig
 
 
@@ -52,6 +56,18 @@ class SweepPlan:
     trials: int
     """How many trials to have in the end, known points included."""
     seed: int
+    annotate: Callable[[Mapping[str, object]], Mapping[str, str]] | None = None
+    """What tables show of a trial by column, from its varied fields."""
+    find_misfit: Callable[[TrainConfig], str] = lambda config: ""
+    """Why a trial cannot fit the machines there are; empty when it can."""
+
+    def configure(self, fields: Mapping[str, object]) -> TrainConfig:
+        """Return a trial whole, by its varied fields.
+
+        Raises ValueError for what cannot be built, and for a loss whose weights are not there.
+        """
+        config = TrainConfig.from_fields({**self.base, **fields})
+        return replace(config, loss=pin_weights(config.loss))
 
 
 class SweepStudy:
@@ -158,7 +174,7 @@ class SweepStudy:
         """Name a trial and let it run, or tell it at once what is known of it."""
         fields = dict(self._plan.space(trial))
         try:
-            config = TrainConfig.from_fields({**self._plan.base, **fields})
+            config = self._plan.configure(fields)
         except ValueError as error:
             self._refuse(trial, fields, error)
             return None
@@ -167,14 +183,21 @@ class SweepStudy:
             self._tell_duplicate(trial, fingerprint)
             return None
         self._duplicates_in_a_row = 0
-        trial.set_user_attr(_FIELDS, fields)
-        trial.set_user_attr(_FINGERPRINT, fingerprint)
+        notes = {} if self._plan.annotate is None else dict(self._plan.annotate(fields))
+        for name, value in ((_FIELDS, fields), (_NOTES, notes), (_FINGERPRINT, fingerprint)):
+            trial.set_user_attr(name, value)
         self._running[fingerprint] = trial
-        finished = self._find_finished(fingerprint)
-        if finished is not None:
-            self._settle_untrained(replace(finished, params=fields))
+        known = self._find_finished(fingerprint) or self._find_misfit(fingerprint, config)
+        if known is not None:
+            self._settle_untrained(replace(known, params=fields, notes=notes))
             return None
-        return Suggestion(fingerprint=fingerprint, fields=fields, config=config)
+        return Suggestion(fingerprint=fingerprint, fields=fields, notes=notes, config=config)
+
+    def _find_misfit(self, fingerprint: str, config: TrainConfig) -> TrialRecord | None:
+        reason = self._plan.find_misfit(config)
+        if not reason:
+            return None
+        return TrialRecord(fingerprint=fingerprint, outcome="out_of_memory", error=reason)
 
     def _tell(self, trial: Trial, record: TrialRecord) -> None:
         if record.outcome == "finished":
@@ -235,6 +258,7 @@ def _unfinished(frozen: FrozenTrial, before: TrialRecord | None) -> TrialRecord:
     return replace(
         before or TrialRecord(fingerprint=fingerprint, outcome="interrupted"),
         params=frozen.user_attrs[_FIELDS],
+        notes=frozen.user_attrs.get(_NOTES, {}),
         step=last,
         value=min(curve.values(), default=None),
         last_value=curve.get(last),

@@ -36,9 +36,23 @@ def connect() -> Iterator[Machines]:
     ray.init(log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
     try:
         resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        yield Machines(cpus=int(resources.get("CPU", 1)), gpus=resources.get("GPU", 0.0))
+        gpus = resources.get("GPU", 0.0)
+        gpu_bytes = _ask_for_gpu_bytes() if gpus else 0
+        yield Machines(cpus=int(resources.get("CPU", 1)), gpus=gpus, gpu_bytes=gpu_bytes)
     finally:
         ray.shutdown()
+
+
+def _ask_for_gpu_bytes() -> int:
+    """Return the memory of a GPU, seen by a worker: the driver may have none."""
+
+    def total_bytes() -> int:
+        import torch
+
+        return torch.cuda.get_device_properties(0).total_memory
+
+    answer: int = ray.get(ray.remote(num_cpus=0, num_gpus=0.01)(total_bytes).remote())
+    return answer
 
 
 def run_trials(setting: Setting, study: Study, *, show: Callable[[str], None]) -> bool:
