@@ -156,6 +156,7 @@ print(json.dumps([found.peak_bytes, peak, found.tensor_bytes, peak - process - r
 
 WIDE = {
     "waveform": {
+        "model__family": "waveform",
         "model__channels": [1, 32],
         "model__blocks": [2],
         "model__factors": [4],
@@ -163,19 +164,21 @@ WIDE = {
         "data__batch_size": 10,
     },
     "frames": {"model__channels": [256], "data__batch_size": 24, "loss__clips_at_once": 24},
+    "psgd": {
+        "model__family": "frames",
+        "model__channels": [512],
+        "model__blocks": [2],
+        "optimizer__name": "psgd",
+        "data__batch_size": 16,
+    },
 }
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", WIDE)
-def test_estimates_are_within_a_fifth_of_what_training_takes(tiny_config, family):
+@pytest.mark.parametrize("kind", WIDE)
+def test_estimates_are_within_a_fifth_of_what_training_takes(tiny_config, kind):
     """More shapes are in tests/benchmarks/memory.py."""
-    config = tiny_config(
-        model__family=family,
-        **WIDE[family],
-        data__clip_samples=16384,
-        steps=2,
-    )
+    config = tiny_config(**WIDE[kind], data__clip_samples=16384, steps=2)
 
     def compare(environment):
         command = [sys.executable, "-c", COMPARE, json.dumps(config.to_fields())]
