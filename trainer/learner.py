@@ -2,10 +2,12 @@
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from trainer.compilation import compile_net
 from trainer.config import TrainConfig
 from trainer.damage import damage_clips, low_pass_targets
 from trainer.losses.mix import Loss, LossMix
@@ -31,7 +33,8 @@ class Learner:
         self.optimizer = build_optimizer(net, config.optimizer, steps=config.steps)
         device = next(net.parameters()).device
         self.mix = LossMix(config.loss, device, with_weights=with_weights)
-        self._forward = torch.compile(net) if config.compile else net
+        cache = Path(config.data.cache)
+        self._forward = compile_net(net, cache=cache) if config.compile else net
         self._precision = config.precision
 
     def try_out(self, clean: Tensor, semitones: Tensor) -> Pass:

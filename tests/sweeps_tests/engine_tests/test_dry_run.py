@@ -19,7 +19,7 @@ def dry_run(tmp_path, *, recorded=0, gpus=0.0, slots=2, hosts=("one", "one"), me
     setting = SimpleNamespace(
         base=DEMO,
         options=SimpleNamespace(trials=16),
-        placement=Placement(cpus=1, gpus=gpus, slots=slots),
+        placement=Placement(cpus=1, gpus=gpus, slots=slots, bytes_per_trial=GB),
         root=Root(path=Path(tmp_path)),
     )
     left = 16 - recorded

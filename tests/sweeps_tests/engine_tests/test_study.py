@@ -178,7 +178,7 @@ def test_a_configuration_that_cannot_be_built_is_recorded_and_the_sweep_goes_on(
         good.append(settle(sweep, suggestion, "finished", curve={10: 1.0}))
     refused = [record for record in sweep.settled() if record.outcome == "failed"]
     assert len(good) + len(refused) == 4
-    assert refused[0].error == "model.kernel_size=8; must be odd and >= 1"
+    assert refused[0].error == "model.kernel_size=8; must be odd and from 1 to 4095"
 
 
 def test_records_show_running_trials_as_interrupted_with_their_curve_so_far():
