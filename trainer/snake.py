@@ -45,12 +45,17 @@ class Snake(nn.Module):
 
 
 class _Snake(torch.autograd.Function):
-    """The formula and its gradients; alpha is shaped to go along x's channels."""
+    """The formula and its gradients; alpha is shaped to go along x's channels.
+
+    What forward returns must come fresh from its last operation. Changed in place, or cast to the
+    type that it has, it gets no gradients at all from torch.compile (torch 2.11), silently.
+    """
 
     @staticmethod
     def forward(x: Tensor, alpha: Tensor) -> Tensor:
         periodic = (alpha * x).sin_().square_()  # float32 where alpha is, also for x in bfloat16
-        return periodic.mul_((alpha + _ABOVE_ZERO).reciprocal()).add_(x).to(x.dtype)
+        result = x + periodic.mul_((alpha + _ABOVE_ZERO).reciprocal())
+        return result if result.dtype == x.dtype else result.to(x.dtype)
 
     @staticmethod
     def setup_context(ctx: FunctionCtx, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:

@@ -64,6 +64,23 @@ def test_bfloat16_stays_bfloat16_and_is_computed_in_float32():
     assert snake(coarse, alpha, channel_dim=1).equal(exact)
 
 
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated")  # torch.compile's own doing
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("channel_dim", [1, -2])
+def test_compiled_gradients_are_those_of_the_formula(dtype, channel_dim):
+    """A gradient that torch.compile loses is zero, and nobody is told."""
+
+    def loss(x, log_alpha):
+        return (
+            snake(2 * x.to(dtype), log_alpha.exp(), channel_dim=channel_dim).float().square().sum()
+        )
+
+    x, alpha = (value.requires_grad_() for value in signals())
+    compiled = torch.compile(loss, backend="aot_eager", fullgraph=True)
+    expected = torch.autograd.grad(loss(x, alpha), (x, alpha))
+    torch.testing.assert_close(torch.autograd.grad(compiled(x, alpha), (x, alpha)), expected)
+
+
 def test_the_module_starts_as_bigvgans_with_alpha_one():
     x, _ = signals()
     assert Snake(7)(x).equal(plain(x, torch.ones(1)))
