@@ -1,4 +1,4 @@
-"""Estimated and measured peak memory of training, for eleven shapes of both nets.
+"""Estimated and measured peak memory of training, for fourteen shapes of all three nets.
 
 Each number is from a process of its own. `whole` is the process's largest resident size, as the
 journal records it; `above`, what of it comes on top of the process before training. `tensors` is
@@ -51,6 +51,12 @@ def frames(channels, blocks, kernel_size, batch_size, clip_samples):
     return net | {"model.family": "frames"}
 
 
+def spectrogram(channels, blocks, factors, batch_size, clip_samples):
+    """Return the fields of a U-Net in two dimensions, with kernel 7, and its batch."""
+    net = waveform(channels, blocks, factors, 7, batch_size, clip_samples)
+    return net | {"model.family": "spectrogram"}
+
+
 LOG_CHANNELS, OUTPUT29_CHANNELS = [1, 8, 64, 256, 512], [1, 8, 32, 128, 256, 512]
 
 SHAPES = [
@@ -66,6 +72,10 @@ SHAPES = [
     frames([160], [4], 7, 64, 32768) | MUON,
     frames([256, 512], [4, 4], 31, 16, 49152),
     frames([1024], [6], 7, 8, 65024) | MUON,
+    spectrogram([1, 8, 16, 32], [1, 1, 1], [4, 2, 2], 8, 32768),
+    spectrogram([1, 32, 64, 128, 256], [2, 2, 2, 2], [4, 2, 2, 2], 2, 49152) | MUON,
+    spectrogram([1, 32, 64, 128, 256], [2, 2, 2, 2], [4, 2, 2, 2], 8, 32768)
+    | {"model.activation": "snake"},
 ]
 
 
