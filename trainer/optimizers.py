@@ -1,7 +1,7 @@
 """How weights move: Muon for the matrices between layers with AdamW for all else, AdamW, PSGD.
 
 Here they are built, stepped and saved as one; schedule.py says what share of its rate each has at a
-step, psgd.py wraps the one that is not torch's.
+step; muon.py and psgd.py have those that are not torch's own.
 """
 
 from collections.abc import Mapping
@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from trainer.muon import Muon
 from trainer.net import Net
 from trainer.optimizer_config import OptimizerConfig
 from trainer.schedule import rate_share
@@ -113,18 +114,11 @@ _Parts = dict[str, torch.optim.Optimizer]
 
 
 def _muon_and_adamw(net: Net, config: OptimizerConfig) -> _Parts:
-    """Muon (Jordan et al. 2024) takes hidden matrices only: `split_parameters` says which.
-
-    Its update is scaled by sqrt(max(1, rows / columns)), torch's `original`, as in its author's.
-    """
+    """Muon takes hidden matrices only: `split_parameters` says which."""
     assert config.lr is not None and config.momentum is not None and config.adamw_lr is not None
     matrices, others = split_parameters(net)
-    muon = torch.optim.Muon(
-        matrices,
-        lr=config.lr,
-        momentum=config.momentum,
-        weight_decay=config.weight_decay,
-        adjust_lr_fn="original",
+    muon = Muon(
+        matrices, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
     )
     adamw = torch.optim.AdamW(
         others, lr=config.adamw_lr, betas=_MUON_SIDE_BETAS, weight_decay=config.weight_decay

@@ -13,6 +13,7 @@ from torch.nn.utils import get_total_norm
 from trainer.losses.spectral import stft_distance
 from trainer.model_config import ModelConfig
 from trainer.models import build_model
+from trainer.muon import Muon
 from trainer.optimizer_config import OptimizerConfig
 from trainer.optimizers import build_optimizer, split_parameters
 from trainer.schedule import rate_share
@@ -332,16 +333,14 @@ def test_a_step_is_as_long_as_its_rate(name):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_step_of_muon_and_adamw_is_torch_s_of_each(family):
+def test_a_step_of_muon_and_adamw_is_that_of_each(family):
     settings = {"lr": 0.02, "adamw_lr": 0.003, "momentum": 0.9, "weight_decay": 0.1}
     model, optimizer = build(family, **settings)
     by_hand, _ = build(family, **settings)
     names = matrix_names(family, by_hand)
     matrices = [p for n, p in by_hand.named_parameters() if n in names]
     others = [p for n, p in by_hand.named_parameters() if n not in names]
-    muon = torch.optim.Muon(
-        matrices, lr=0.02, momentum=0.9, weight_decay=0.1, adjust_lr_fn="original"
-    )
+    muon = Muon(matrices, lr=0.02, momentum=0.9, weight_decay=0.1)
     adamw = torch.optim.AdamW(others, lr=0.003, betas=(0.9, 0.95), weight_decay=0.1)
     for seed in range(2):
         set_gradients(model, seed=seed)
