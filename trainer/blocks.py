@@ -52,7 +52,8 @@ class DownSample(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         for dim in range(self.dimensions, 0, -1):
-            x = x.unflatten(dim, (x.shape[dim] // self.factor, self.factor))
+            size = (x.shape[dim] // self.factor, self.factor)
+            x = x.unflatten(dim, size)  # type: ignore[no-untyped-call]
         patches = x.permute(_patches_last(self.dimensions)).flatten(1 + self.dimensions)
         return self.mix(patches)  # type: ignore[no-any-return]
 

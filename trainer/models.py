@@ -6,7 +6,7 @@ from torch import nn
 
 from trainer.frames_net import FramesNet
 from trainer.model_config import Family, ModelConfig
-from trainer.net import Net as Net
+from trainer.net import Net
 from trainer.spectrogram_net import SpectrogramNet
 from trainer.waveform_net import WaveformNet
 
