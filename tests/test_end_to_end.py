@@ -193,7 +193,7 @@ def test_the_ui_answers_on_loopback_and_leaves_nothing_running(sweep, first_outp
 
 
 def test_bad_trials_end_as_what_they_are_and_the_sweep_goes_on(sweep):
-    sweep("--trials", 5, script="tests/support/fragile_sweep.py")
+    sweep("--trials", 6, script="tests/support/fragile_sweep.py")
     trials = leaderboard(sweep, "fragile")["trials"]
     outcomes = sorted(trial["outcome"] for trial in trials)
     assert outcomes.count("diverged") == 1
@@ -201,6 +201,9 @@ def test_bad_trials_end_as_what_they_are_and_the_sweep_goes_on(sweep):
     errors = {trial["error"] for trial in trials if trial["outcome"] == "failed"}
     assert any("optimizer.momentum=2.0; must be >= 0 and < 1" in error for error in errors)
     assert any("device=cuda:99; must be one of" in error for error in errors)
+    (too_large,) = [trial for trial in trials if trial["outcome"] == "out_of_memory"]
+    assert re.fullmatch(r"would need about 1\d\d\d\.\d GB, .* GB; not begun", too_large["error"])
+    assert too_large["seconds"] is None
     told = {run.data.tags.get("error") for run in children(sweep, "fragile").values()}
     assert errors <= told
 
@@ -215,6 +218,20 @@ def test_a_dry_run_says_what_would_run_and_trains_nothing(sweep, first_output):
     assert re.search(r"memory  .* a trial, .* for 2 at once, of ", printed)
     assert re.search(rf"disk    14 MB a trial, 12\d MB in all, of .* {sweep.storage}", printed)
     assert leaderboard(sweep)["study"] == "lr_momentum"
+
+
+def test_a_field_is_set_for_all_trials_of_a_setting_of_its_own(sweep, first_output):
+    printed = sweep("--trials", 1, "--set", "loss.mel=0", "--set", "optimizer.schedule=cosine")
+    assert "--set loss.mel=0 --set optimizer.schedule=cosine --trials 2" in printed
+    board = leaderboard(sweep)
+    assert board["study"] != "lr_momentum"
+    (trial,) = board["trials"]
+    folder = sweep.storage / "trials" / trial["fingerprint"]
+    config = json.loads((folder / "config.json").read_text())["config"]
+    assert (config["loss.mel"], config["optimizer.schedule"]) == (0.0, "cosine")
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert all(row["train_mel"] > 0 for row in rows)
+    assert sweep("--set", "seed=3", expect=2).count("--set=seed; must be given as --seed") == 1
 
 
 def test_wrong_input_is_one_line_in_a_job_too(sweep):

@@ -1,14 +1,18 @@
 """What a net costs before it is trained: its parts, its arithmetic, its reach, its files."""
 
 import dataclasses
+import itertools
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import flop_registry
 
 from trainer.config import SAMPLE_RATE_HZ, TrainConfig
+from trainer.losses.terms import foreign_parameters
 from trainer.net import Net
 from trainer.rehearsal import Rehearsal
 
@@ -46,11 +50,43 @@ def multiply_adds_per_second(config: TrainConfig) -> int:
     transforms, norms, activations and what is added or scaled element by element.
     """
     rehearsal = _rehearse_one_clip(config)
-    with FlopCounterMode(display=False) as counter:
+    with _MultiplyAdds() as counted:
         rehearsal.restore()
-    seconds = rehearsal.clips.numel() / SAMPLE_RATE_HZ
-    operations: int = counter.get_total_flops()  # a multiply-add is two
-    return round(operations / 2 / seconds)
+    total: float = counted.sum
+    return round(total / _seconds_of(rehearsal))
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossCost:
+    """What a part of the loss costs."""
+
+    parameters: int
+    """Of the net that it has; 0 where it has none."""
+    multiply_adds_per_second: int
+    """Of audio: of looking at an estimate and its target, and of the way back."""
+
+
+def cost_of_loss(config: TrainConfig) -> dict[str, LossCost]:
+    """Return what each part of the loss costs: terms by name, those that share a net together, and
+    `discriminator` for what it takes to learn.
+
+    Counted as for the net: Fourier transforms are not in it.
+    """
+    rehearsal = _rehearse_one_clip(config)
+    mix = rehearsal.learner.mix
+    until: list[tuple[str, int]] = []
+    with _MultiplyAdds() as counted:
+        mix.on_part = lambda part: until.append((part, counted.sum))
+        rehearsal.judge()
+        mix.on_part("")
+    sizes = foreign_parameters(mix.groups)
+    return {
+        part: LossCost(
+            parameters=sizes.get(part, 0),
+            multiply_adds_per_second=round((after - before) / _seconds_of(rehearsal)),
+        )
+        for (part, before), (_, after) in itertools.pairwise(until)
+    }
 
 
 def checkpoint_bytes(config: TrainConfig) -> int:
@@ -73,6 +109,26 @@ def _rehearse_one_clip(config: TrainConfig) -> Rehearsal:
     """Return the rehearsal of what does not depend on the batch."""
     one = dataclasses.replace(config, data=dataclasses.replace(config.data, batch_size=1))
     return Rehearsal(one, torch.device("cpu"))
+
+
+def _seconds_of(rehearsal: Rehearsal) -> float:
+    return rehearsal.clips.numel() / SAMPLE_RATE_HZ
+
+
+class _MultiplyAdds(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts them by torch's own formulas. Its FlopCounterMode, which counts by module too, cannot
+    follow a gradient that is asked of a tensor within the graph."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.sum: float = 0.0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        made = func(*args, **(kwargs or {}))
+        formula = flop_registry.get(func._overloadpacket)
+        if formula is not None:
+            self.sum += formula(*args, **(kwargs or {}), out_val=made) / 2  # a multiply-add is two
+        return made
 
 
 def _tensors(state: object) -> list[Tensor]:

@@ -128,7 +128,7 @@ def _rehearse(config: TrainConfig, device: torch.device) -> tuple[Alive, Alive]:
     ledger.put(list(net.buffers()), NET)
     mix = rehearsal.learner.mix
     ledger.put(mix.tensors(), FOREIGN)
-    mix.on_group = lambda names: setattr(ledger, "part", f"{LOSS}: {', '.join(names)}")
+    mix.on_part = lambda part: setattr(ledger, "part", f"{LOSS}: {part}")
     ledger.put(rehearsal.clips, CLIPS)
     ledger.begin(HELD_OUT)
     validation = rehearsal.build_validation()

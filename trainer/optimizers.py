@@ -117,9 +117,7 @@ def _muon_and_adamw(net: Net, config: OptimizerConfig) -> _Parts:
     """Muon takes hidden matrices only: `split_parameters` says which."""
     assert config.lr is not None and config.momentum is not None and config.adamw_lr is not None
     matrices, others = split_parameters(net)
-    muon = Muon(
-        matrices, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
-    )
+    muon = Muon(matrices, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
     adamw = torch.optim.AdamW(
         others, lr=config.adamw_lr, betas=_MUON_SIDE_BETAS, weight_decay=config.weight_decay
     )

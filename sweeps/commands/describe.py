@@ -77,8 +77,11 @@ def _page(found: "Description") -> str:
     lines = {**_facts(found), "seconds per step": _tell_time(found)}
     width = max(map(len, lines))
     facts = [f"{name:<{width}}  {text}" for name, text in lines.items()]
-    config = [f"{name:<24}{json.dumps(value)}" for name, value in found.config.to_fields().items()]
-    return "\n".join([*facts, "", _table(found), "", *config])
+    fields = found.config.to_fields()
+    name_width = max(map(len, fields))
+    config = [f"{name:<{name_width}}  {json.dumps(value)}" for name, value in fields.items()]
+    absent = [f"loss.{term} cannot be trained here: {line}" for term, line in found.absent.items()]
+    return "\n".join([*facts, "", *absent, _loss_table(found), "", _table(found), "", *config])
 
 
 def _facts(found: "Description") -> dict[str, str]:
@@ -109,6 +112,23 @@ def _tell_time(found: "Description") -> str:
         f"a validation {timing.validation_seconds:.3g}; "
         f"peak memory measured {_bytes(timing.peak_memory_bytes)}"
     )
+
+
+def _loss_table(found: "Description") -> str:
+    from tabulate import tabulate
+
+    weights = found.config.loss.weights
+    rows = [
+        (
+            part,
+            ", ".join(f"{weights[name]:g}" for name in part.split(", ") if name in weights),
+            cost.parameters,
+            f"{cost.multiply_adds_per_second / 1e9:.2f} G",
+        )
+        for part, cost in found.loss.items()
+    ]
+    header = ("loss", "weight", "parameters", "multiply-adds per second of audio")
+    return tabulate(rows, header, colalign=("left", "right", "right", "right"), intfmt=",")
 
 
 def _table(found: "Description") -> str:

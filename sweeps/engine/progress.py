@@ -1,6 +1,6 @@
 """The live table of a sweep: one line for each report and each ending, readable in any log."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from sweeps.engine.outcomes import TrialRecord, gain_percent
@@ -32,7 +32,7 @@ class ProgressTable:
 
     def _line(self, record: TrialRecord, value: float | None, outcome: str) -> None:
         number = self._numbers.setdefault(record.fingerprint, len(self._numbers) + 1)
-        varied = format_params(record.notes or record.params)
+        varied = " ".join(record.notes.values()) or format_params(record.params)
         if self._lines % _LINES_BETWEEN_HEADERS == 0:
             self._show(_columns("trial", "varied", "step", "validation", "gain", len(varied)))
         self._lines += 1
@@ -59,7 +59,7 @@ def format_varied(value: object) -> str:
     """Return a varied value at a width that hardly varies."""
     if isinstance(value, float):
         return f"{value:.2e}" if abs(value) < 0.01 else f"{value:.4f}"
-    return str(value).replace(" ", "") if isinstance(value, Sequence) else str(value)
+    return str(value).replace(" ", "") if isinstance(value, list | tuple) else str(value)
 
 
 def format_number(value: float | None) -> str:

@@ -7,6 +7,7 @@ FATES = {
     "diverges": {"optimizer.name": "adamw", "optimizer.lr": 1e37},
     "breaks": {"optimizer.name": "adamw", "device": "cuda:99"},
     "refused": {"optimizer.momentum": 2.0},
+    "too large": {"model.channels": (16_384,), "model.blocks": (64,)},
     "also good": {"optimizer.lr": 1e-3},
 }
 

@@ -6,10 +6,12 @@ import pytest
 from trainer.config import SAMPLE_RATE_HZ
 from trainer.cost import (
     checkpoint_bytes,
+    cost_of_loss,
     multiply_adds_per_second,
     parameters_by_part,
     receptive_field_ms,
 )
+from trainer.losses.spectral import MEL_SCALES
 from trainer.model_config import ModelConfig
 from trainer.models import build_model, count_parameters
 from trainer.optimizer_config import OptimizerConfig
@@ -95,3 +97,27 @@ def test_files_are_as_large_as_expected(tiny_config, tmp_path, family, optimizer
     written = sum((tmp_path / name).stat().st_size for name in names)
     # A row of the journal, and names of one length or another.
     assert checkpoint_bytes(config) == pytest.approx(written, rel=0.05)
+
+
+def test_the_multiply_adds_of_a_loss_are_those_of_its_products(tiny_config):
+    """By hand: of the mel distance, at each scale filters times frames, of estimate and target, and
+    of the estimate once more on the way back. Its Fourier transforms are not counted."""
+    config = tiny_config(loss__stft=0.0, loss__mel=1.0)
+    cost = cost_of_loss(config)
+    assert list(cost) == ["stft", "mel"]
+    samples = config.data.clip_samples
+    products = sum(
+        (window // 2 + 1) * bands * (samples // (window // 4) + 1) for window, bands in MEL_SCALES
+    )
+    assert cost["mel"].multiply_adds_per_second == round(3 * products / samples * SAMPLE_RATE_HZ)
+    assert (cost["stft"].multiply_adds_per_second, cost["mel"].parameters) == (0, 0)
+
+
+def test_a_discriminator_is_told_apart_from_what_it_is_asked(tiny_config):
+    cost = cost_of_loss(tiny_config(loss__adversarial=1.0, loss__feature_matching=2.0))
+    assert list(cost) == ["discriminator", "stft", "adversarial, feature_matching"]
+    learning, asking = cost["discriminator"], cost["adversarial, feature_matching"]
+    assert 42e6 < learning.parameters < 43e6  # DAC's published one
+    assert asking.parameters == 0
+    # It learns from both with gradients of all weights, and is asked for that of the estimate.
+    assert asking.multiply_adds_per_second < learning.multiply_adds_per_second

@@ -16,7 +16,7 @@ from torch import Tensor
 from trainer.loss_config import LossConfig
 from trainer.losses.balancer import GradientBalancer
 from trainer.losses.critic import Critic
-from trainer.losses.terms import TermGroup, build_terms, nets_of
+from trainer.losses.terms import DISCRIMINATOR, TermGroup, build_terms, nets_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,18 +51,18 @@ class LossMix:
         self._critic = next((group for group in self.groups if isinstance(group, Critic)), None)
         is_balanced = config.balance == "gradient"
         self._balancer = GradientBalancer(self._weights) if is_balanced else None
-        self.on_group: Callable[[tuple[str, ...]], None] = lambda names: None
-        """Told the names of the terms that are computed next."""
+        self.on_part: Callable[[str], None] = lambda part: None
+        """Told what is computed next: `discriminator`, which learns, or terms by their names."""
 
     def measure(self, estimate: Tensor, target: Tensor) -> Loss:
         """Return the loss of estimates and targets, both [clip, sample]. A critic learns first."""
         if self._critic is not None:
-            self.on_group(self._critic.names)
+            self.on_part(DISCRIMINATOR)
             self._critic.learn(estimate, target)
         values: dict[str, Tensor] = {}
         gradients: dict[str, Tensor] = {}
         for group in self.groups:
-            self.on_group(group.names)
+            self.on_part(", ".join(group.names))
             more_values, more_gradients = self._measure_group(group, estimate, target)
             values |= more_values
             gradients |= more_gradients

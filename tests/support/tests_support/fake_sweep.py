@@ -14,7 +14,7 @@ def space(trial):
     }
 
 
-def plan(*, trials=8, seed=0, space=space, known_points=()):
+def plan(*, trials=8, seed=0, space=space, known_points=(), **more):
     return SweepPlan(
         space=space,
         known_points=known_points,
@@ -22,6 +22,7 @@ def plan(*, trials=8, seed=0, space=space, known_points=()):
         data_fingerprint="0" * 16,
         trials=trials,
         seed=seed,
+        **more,
     )
 
 
@@ -45,6 +46,7 @@ def settle(study, suggestion, outcome, *, curve=()):
             fingerprint=suggestion.fingerprint,
             outcome=outcome,
             params=suggestion.fields,
+            notes=suggestion.notes,
             step=last,
             value=min(curve.values(), default=None),
             last_value=curve.get(last),

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import re
 import shutil
 
 import pytest
@@ -63,7 +64,7 @@ def test_the_page_tells_numbers_parts_and_configuration(describe, small):
     for line in ("fingerprint", "receptive field", "peak memory", "largest layer     body.2"):
         assert any(shown.startswith(line) for shown in out.splitlines()), line
     assert "not measured: --time does" in out
-    assert "model.channels          [16]" in out
+    assert re.search(r"^model.channels +\[16\]$", out, flags=re.MULTILINE)
     assert "head                       17,442" in out
 
 
@@ -121,3 +122,15 @@ def test_wrong_input_is_one_line_and_exit_status_2(describe, case, tmp_path):
     assert (status, out) == (2, "")
     (line,) = err.splitlines()
     assert message in line
+
+
+def test_a_loss_whose_net_is_not_here_is_described_all_the_same(describe, small, tmp_path):
+    settings = ["--set=loss.dac=1", f"--set=loss.dac_weights={tmp_path}/none.pth"]
+    status, out, _ = describe(*small, *settings)
+    assert status == 0
+    assert f"loss.dac cannot be trained here: loss.dac_weights names {tmp_path}/none.pth" in out
+    _, out, _ = describe(*small, *settings, "--json")
+    told = json.loads(out)
+    assert told["absent_terms"].keys() == {"dac"}
+    assert told["loss"]["dac"]["multiply_adds_per_second"] > 1e9
+    assert told["loss"]["dac"]["parameters"] > 0 == told["loss"]["stft"]["parameters"]

@@ -75,3 +75,18 @@ def test_an_error_is_told_below_the_table(study):
     )
     text = format_leaderboard(read_leaderboard(study))
     assert f"{suggestion.fingerprint} failed: disk on fire" in text
+
+
+def test_what_a_sweep_says_of_its_trials_stands_where_else_their_fields_do():
+    study = new_study()
+    study.set_user_attr("facts", {"sweep": "fake", "do_nothing": {"stft": 1.5}})
+    sweep = open_sweep(
+        study, annotate=lambda fields: {"run": "output27", "log said": "much better"}
+    )
+    settle(sweep, sweep.next(), "finished", curve={10: 1.2})
+    board = read_leaderboard(study)
+    assert board["trials"][0]["notes"] == {"run": "output27", "log said": "much better"}
+    assert board["trials"][0]["params"].keys() == {"optimizer.lr", "optimizer.momentum"}
+    table = format_leaderboard(board)
+    assert "much better" in table and "log said" in table
+    assert "momentum" not in table

@@ -44,3 +44,8 @@ def test_trials_are_numbered_in_the_order_they_appear():
     other = record(fingerprint="ffffff0123456789")
     lines = shown(("row", record()), ("row", other), ("row", record(step=50)))
     assert [line.split()[0] for line in lines[1:]] == ["1", "2", "1"]
+
+
+def test_what_a_sweep_says_of_a_trial_stands_instead_of_its_fields():
+    _, line = shown(("row", record(notes={"run": "output27", "log said": "much better"})))
+    assert line.split()[1:5] == ["abcdef", "output27", "much", "better"]

@@ -1,7 +1,7 @@
 import optuna
 import pytest
 from optuna.trial import TrialState
-from tests_support.fake_sweep import new_study, open_sweep, plan, settle
+from tests_support.fake_sweep import new_study, open_sweep, plan, settle, space
 
 from sweeps.engine.outcomes import TrialRecord
 from sweeps.engine.study import DUPLICATES_UNTIL_EXHAUSTED, SweepStudy, read_records
@@ -240,3 +240,47 @@ def test_nothing_is_left_running_in_sqlite_either(tmp_path):
     ended = optuna.load_study(study_name=study.study_name, storage=storage)
     assert TrialState.RUNNING not in states(ended)
     assert [record.outcome for record in read_records(ended)] == outcomes
+
+
+def test_what_cannot_fit_is_out_of_memory_before_it_begins_and_infeasible():
+    def find_misfit(config):
+        return "too wide" if config.optimizer.momentum > 0.7 else ""
+
+    study = new_study()
+    sweep = open_sweep(study, trials=6, find_misfit=find_misfit)
+    begun = []
+    while (suggestion := sweep.next()) is not None:
+        begun.append(settle(sweep, suggestion, "finished", curve={10: 1.0}))
+    left_out = [record for record in sweep.settled() if record.outcome == "out_of_memory"]
+    assert begun and left_out and len(begun) + len(left_out) == 6
+    assert all(suggestion.config.optimizer.momentum <= 0.7 for suggestion in begun)
+    assert {record.error for record in left_out} == {"too wide"}
+    assert sweep.take_untrained() == left_out
+    pruned = [trial for trial in study.trials if trial.state == TrialState.PRUNED]
+    assert len(pruned) == len(left_out)
+    assert all(trial.constraints == {"out_of_memory": 1.0} for trial in pruned)
+
+
+def test_a_loss_whose_weights_are_not_there_is_refused_before_training(tmp_path):
+    def with_dac(trial):
+        return {"loss.dac": 1.0, "loss.dac_weights": str(tmp_path / "dac.pth"), **space(trial)}
+
+    sweep = open_sweep(trials=1, space=with_dac)
+    assert sweep.next() is None
+    (record,) = sweep.settled()
+    assert record.outcome == "failed"
+    assert record.error.startswith(
+        f"loss.dac=1.0; must be null here: loss.dac_weights names {tmp_path / 'dac.pth'}"
+    )
+
+
+def test_what_a_sweep_says_of_a_trial_stays_with_it():
+    def annotate(fields):
+        return {"speed": "fast" if fields["optimizer.lr"] > 1e-3 else "slow"}
+
+    study = new_study()
+    sweep = open_sweep(study, trials=1, annotate=annotate)
+    suggestion = sweep.next()
+    assert suggestion.notes == annotate(suggestion.fields)
+    (unfinished,) = read_records(study)
+    assert unfinished.notes == suggestion.notes
