@@ -31,7 +31,7 @@ class Loss:
     """Of every trained term: the norm of its gradient at a clip, before weighing, mean over
     clips."""
     gradient: Tensor
-    """Of `total` at the estimate, [clip, sample]; with a balancer, of what it makes of the terms."""
+    """Of `total` at the estimate, [clip, sample]; with a balancer, of the balanced sum."""
 
 
 class LossMix:
