@@ -7,6 +7,7 @@ SWEEP = Sweep(
     name="research_log",
     space_for=research_log.space_for,
     annotate=research_log.annotate,
+    stops_early=False,
 )
 
 if __name__ == "__main__":

@@ -115,11 +115,18 @@ def rehearse(setting: Setting) -> DryRun:
     """
     recorded = setting.count_recorded()
     left = setting.options.trials - recorded
-    slots = setting.placement.slots
+    expectation = None
+    if left > 0:
+        expectation = expect_stopping(
+            setting.base,
+            trials=left,
+            slots=setting.placement.slots,
+            stops_early=setting.sweep.stops_early,
+        )
     return DryRun(
         setting=setting,
         recorded=recorded,
-        expectation=expect_stopping(setting.base, trials=left, slots=slots) if left > 0 else None,
+        expectation=expectation,
         timings=_time_trials(setting),
     )
 

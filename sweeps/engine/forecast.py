@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ray.tune.schedulers import TrialScheduler
 
-from sweeps.engine.stopping import build_stopper
+from sweeps.engine.stopping import SweepStopper, build_stopper
 from trainer.config import TrainConfig
 
 _JUDGEMENTS = 20_000
@@ -27,13 +27,19 @@ class Expectation:
     """Steps that pass, one after the other, until all slots are done."""
 
 
-def expect_stopping(config: TrainConfig, *, trials: int, slots: int) -> Expectation:
+def expect_stopping(
+    config: TrainConfig, *, trials: int, slots: int, stops_early: bool = True
+) -> Expectation:
     """Play the sweep with its real scheduler and trials that rank at random, and average."""
     reports = -(-config.steps // config.report_every)
     games = max(_FEWEST_GAMES, _JUDGEMENTS // (trials * reports))
-    played = [_play(config, trials=trials, slots=slots, seed=seed) for seed in range(games)]
+
+    def build() -> SweepStopper:
+        return build_stopper(config, stops_early=stops_early)
+
+    played = [_play(config, build(), trials=trials, slots=slots, seed=s) for s in range(games)]
     ends = [length for game in played for length in game.lengths]
-    marks = [*build_stopper(config).rungs(), config.steps]
+    marks = [*build().rungs(), config.steps]
     return Expectation(
         reaching={mark: sum(end >= mark for end in ends) / games for mark in marks},
         steps=sum(ends) / games,
@@ -48,10 +54,11 @@ class _Game:
     duration: int
 
 
-def _play(config: TrainConfig, *, trials: int, slots: int, seed: int) -> _Game:
+def _play(
+    config: TrainConfig, stopper: SweepStopper, *, trials: int, slots: int, seed: int
+) -> _Game:
     """Let trials of equal speed, each with a validation of its own, take turns on the slots."""
     chance = random.Random(seed)
-    stopper = build_stopper(config)
     values = [chance.random() for _ in range(trials)]
     waiting = iter(range(trials))
     lengths = [0] * trials

@@ -41,7 +41,8 @@ def format_leaderboard(board: dict[str, Any]) -> str:
     header += ["outcome", "step", board["metric"], "last", "gain", "time"]
     rows = [_cells(trial, varied) for trial in trials]
     rows.insert(_beaten_by(trials, board["do_nothing"]), _do_nothing_cells(board, varied))
-    table = tabulate(rows, header, disable_numparse=True, colalign=_alignment(header))
+    texts = {name for trial in trials for name in trial["notes"]}
+    table = tabulate(rows, header, disable_numparse=True, colalign=_alignment(header, texts))
     notes = [_verdict(board), *(_error_note(trial) for trial in trials if trial["error"])]
     return "\n".join([f"{board['study']}: lower {board['metric']} is better", table, *notes])
 
@@ -110,5 +111,5 @@ def _error_note(trial: dict[str, Any]) -> str:
     return f"{trial['fingerprint']} {trial['outcome']}: {trial['error']}"
 
 
-def _alignment(header: list[str]) -> list[str]:
-    return ["left" if name in ("trial", "outcome") else "right" for name in header]
+def _alignment(header: list[str], texts: set[str]) -> list[str]:
+    return ["left" if name in {"trial", "outcome", *texts} else "right" for name in header]

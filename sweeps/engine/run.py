@@ -32,6 +32,8 @@ class Sweep:
     """Instead of these two, where what varies depends on what all trials share."""
     annotate: Callable[[Mapping[str, object]], Mapping[str, str]] | None = None
     """What tables show of a trial, by column, from its varied fields; else the fields."""
+    stops_early: bool = True
+    """Whether ASHA stops weak trials; a comparison side by side lets all come to the end."""
 
     def __post_init__(self) -> None:
         if (self.space is None) == (self.space_for is None):

@@ -259,13 +259,14 @@ def _introduction(setting: Setting, why: str) -> str:
     with torch.device("meta"):
         parameters = count_parameters(build_model(base.model))
     minutes = data.samples.size / SAMPLE_RATE_HZ / 60
-    rungs = build_stopper(base).rungs()
+    rungs = build_stopper(base, stops_early=setting.sweep.stops_early).rungs()
+    stops = f"ASHA stops the worse half at {' and '.join(map(str, rungs))}" if rungs else ""
     batch_seconds = base.data.batch_size * base.data.clip_samples / SAMPLE_RATE_HZ
     return "\n".join(
         [
             f"sweep {setting.sweep.name}: {setting.options.trials} trials, {setting.placement}",
-            f"each {base.steps} steps of {batch_seconds:.1f} s of audio; ASHA stops the worse half "
-            f"at {' and '.join(map(str, rungs)) or 'no step'}",
+            f"each {base.steps} steps of {batch_seconds:.1f} s of audio; "
+            f"{stops or 'all come to the end'}",
             f"size {setting.size} ({why}): {base.model.family} net, "
             f"{parameters / 1e6:.1f} M parameters",
             f"data {base.data.path}: {minutes:.1f} min, {len(data.training)} recordings to train "

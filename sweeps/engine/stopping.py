@@ -21,9 +21,10 @@ RUNGS = 2
 """Rungs lie at 1/4 and 1/2 of the steps: the log's curves cross, so no earlier."""
 
 
-def build_stopper(config: TrainConfig) -> "SweepStopper":
-    """Build the scheduler for trials of a configuration's length."""
-    return SweepStopper(last_step=config.steps, report_every=config.report_every)
+def build_stopper(config: TrainConfig, *, stops_early: bool = True) -> "SweepStopper":
+    """Build the scheduler for trials of a configuration's length; it may stop none."""
+    report_every = config.report_every if stops_early else config.steps
+    return SweepStopper(last_step=config.steps, report_every=report_every)
 
 
 class SweepStopper(AsyncHyperBandScheduler):

@@ -62,7 +62,7 @@ def run_trials(setting: Setting, study: Study, *, show: Callable[[str], None]) -
     """
     watcher = ProgressTable(read_facts(study)["do_nothing"][METRIC], show=show)
     sweep_study = SweepStudy(study, setting.plan, find_finished=_finder(setting, study))
-    stopper = build_stopper(setting.base)
+    stopper = build_stopper(setting.base, stops_early=setting.sweep.stops_early)
     stopper.remember(sweep_study.curves())
     tracking = _open_tracking(setting, study)
     recorder = Recorder(

@@ -3,8 +3,9 @@ from types import SimpleNamespace
 import pytest
 from ray.tune.schedulers import TrialScheduler
 
-from sweeps.engine.stopping import SweepStopper
-from trainer.config import METRIC
+from sweeps.engine.stopping import SweepStopper, build_stopper
+from trainer.config import METRIC, TrainConfig
+from trainer.sizes import SIZES
 
 GO_ON, STOP = TrialScheduler.CONTINUE, TrialScheduler.STOP
 
@@ -69,3 +70,14 @@ def test_a_resumed_trial_is_not_judged_twice_at_a_rung():
     before = dict(recorded)
     assert judge(scheduler, "mine", 20, 1.5) == GO_ON
     assert recorded == before
+
+
+def test_a_sweep_side_by_side_stops_nothing():
+    config = TrainConfig.from_fields(SIZES["demo"])
+    lenient = build_stopper(config, stops_early=False)
+    assert lenient.rungs() == []
+    verdicts = {
+        lenient.judge(f"trial {n}", step, float(n)) for step in (50, 100, 175) for n in range(8)
+    }
+    assert verdicts == {GO_ON}
+    assert build_stopper(config).rungs() == [50, 100]
