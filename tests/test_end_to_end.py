@@ -208,6 +208,18 @@ def test_bad_trials_end_as_what_they_are_and_the_sweep_goes_on(sweep):
     assert errors <= told
 
 
+def test_the_question_that_the_readme_asks_gets_an_answer(sweep, first_output):
+    """The job runs the file from outside the checkout, where the project is installed."""
+    readme = (ROOT / "README.md").read_text()
+    (snippet,) = re.findall(r"```python\n(.*?)```", readme, flags=re.DOTALL)
+    script = sweep.storage / "activation.py"
+    script.write_text(snippet)
+    sweep("--trials", 2, "--set", "model.blocks=[1]", script=str(script))
+    trials = leaderboard(sweep, "activation")["trials"]
+    assert {trial["outcome"] for trial in trials} <= {"finished", "stopped"}
+    assert all(trial["params"].keys() == {"model.activation", "optimizer.lr"} for trial in trials)
+
+
 def test_a_dry_run_says_what_would_run_and_trains_nothing(sweep, first_output):
     printed = sweep("--trials", 9, "--seed", 5, "--dry-run")
     assert "9 trials, 2 at a time, each on 1 CPU" in printed

@@ -56,6 +56,17 @@ def test_everything_that_is_run_has_help(module):
     assert done.stdout.startswith("Usage:")
 
 
+def test_the_question_that_the_readme_asks_is_a_small_file_that_can_be_run(tmp_path):
+    """It is run as a sweep, on real audio, in test_end_to_end.py."""
+    (snippet,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    assert len(snippet.splitlines()) <= 20
+    (tmp_path / "activation.py").write_text(snippet)
+    done = subprocess.run(
+        [sys.executable, "activation.py", "--help"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert "Does a snake within blocks beat GELU" in done.stdout, done.stderr
+
+
 def test_every_option_of_the_contract_is_taken_by_a_sweep_script():
     done = subprocess.run(
         [sys.executable, "sweeps/lr_momentum.py", "--help"],
@@ -66,7 +77,7 @@ def test_every_option_of_the_contract_is_taken_by_a_sweep_script():
     )
     contract = (
         "--data --size --trials --max-steps --storage --seed --tracking-uri --study-storage "
-        "--concurrency --gpus-per-trial --dry-run"
+        "--concurrency --gpus-per-trial --set --dry-run"
     )
     assert [option for option in contract.split() if option not in done.stdout] == []
 
