@@ -1,66 +1,106 @@
-"""What is kept of a trial on disk: `last.pt` to go on from, `best.safetensors` to use.
+"""What is kept of a trial on disk: `last.pt` to go on from, `previous.pt`, the one before, for the
+case that the last is damaged, and `best.safetensors` to use.
 
-Both are written under a temporary name and put in place whole. Nothing is unpickled on load.
+Each is put in place whole, and at any moment a whole checkpoint bears one of the two names. Nothing
+is unpickled on load.
 """
 
-import os
+import logging
 import pickle
+import struct
+import zipfile
 from pathlib import Path
 from typing import cast
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
-from trainer.journal import Row
+from trainer.journal import Row, is_row
+from trainer.whole_file import replace_whole
 
 LAST = "last.pt"
+PREVIOUS = "previous.pt"
 BEST = "best.safetensors"
 
-_KEYS = {
-    "step",
-    "fingerprint",
-    "model",
-    "optimizer",
-    "loss",
-    "rng",
-    "journal",
-    "interval",
-    "seconds",
+_KINDS: dict[str, type | tuple[type, ...]] = {
+    "step": int,
+    "fingerprint": str,
+    "model": dict,
+    "optimizer": dict,
+    "loss": dict,
+    "rng": dict,
+    "journal": list,
+    "interval": dict,
+    "seconds": (int, float),
 }
+_UNREADABLE = (
+    OSError,
+    RuntimeError,
+    EOFError,
+    MemoryError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    ArithmeticError,
+    struct.error,
+    pickle.UnpicklingError,
+    zipfile.BadZipFile,
+)
+"""What zipfile and torch raise at bytes that are no checkpoint."""
 
 State = dict[str, object]
 
+_log = logging.getLogger(__name__)
+
+
+def has_checkpoint(folder: Path) -> bool:
+    """Return whether there is something in a folder that training could go on from."""
+    return any((folder / name).is_file() for name in (LAST, PREVIOUS))
+
 
 def save_last(folder: Path, state: State) -> None:
-    """Replace the checkpoint that training resumes from."""
-    assert set(state) == _KEYS
-    temporary = folder / (LAST + ".tmp")
-    with temporary.open("wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, folder / LAST)
+    """Replace the checkpoint that training resumes from, and keep the one before.
+
+    Raises OSError where it cannot be written: those on disk are as they were then.
+    """
+    assert state.keys() == _KINDS.keys()
+    replace_whole(
+        folder / LAST, lambda file: torch.save(state, file), keep_old_as=folder / PREVIOUS
+    )
+
+
+def find_checkpoint(path: Path, *, fingerprint: str) -> tuple[Path, State]:
+    """Return the checkpoint to go on from, and its file: `path`, or in that folder the last or,
+    where that is not usable, the one before, with a warning.
+
+    Tensors are on the CPU. Raises ValueError naming every file that is damaged, foreign or another
+    trial's.
+    """
+    if not path.is_dir():
+        return path, _load(path, fingerprint)
+    last, previous = path / LAST, path / PREVIOUS
+    try:
+        return last, _load(last, fingerprint)
+    except ValueError as error:
+        if not previous.is_file():
+            raise
+        refused = str(error)
+    try:
+        state = _load(previous, fingerprint)
+    except ValueError as error:
+        raise ValueError(f"{refused}; and {error}" if last.is_file() else str(error)) from error
+    if last.is_file():  # not so where a kill came between its two renamings
+        _log.warning("%s; going on from %s, step %s", refused, previous, state["step"])
+    return previous, state
 
 
 def load_last(path: Path, *, fingerprint: str) -> State:
-    """Read a checkpoint, from its file or the folder it lies in, onto the CPU.
-
-    Raises ValueError naming the file when it is damaged, foreign, or another trial's.
-    """
-    file = path / LAST if path.is_dir() else path
-    try:
-        state = torch.load(file, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, ValueError) as error:
-        raise ValueError(f"checkpoint={file}; must be a whole checkpoint of unshift") from error
-    if not isinstance(state, dict) or set(state) != _KEYS:
-        raise ValueError(f"checkpoint={file}; must be a checkpoint written by unshift")
-    if state["fingerprint"] != fingerprint:
-        raise ValueError(
-            f"checkpoint={file} of trial {state['fingerprint']}; must be of trial {fingerprint}: "
-            "the configuration, the data or the trainer's revision differ"
-        )
-    return state
+    """Return the checkpoint that `find_checkpoint` finds."""
+    return find_checkpoint(path, fingerprint=fingerprint)[1]
 
 
 def read_checkpoint_journal(path: Path, *, fingerprint: str) -> list[Row]:
@@ -68,14 +108,74 @@ def read_checkpoint_journal(path: Path, *, fingerprint: str) -> list[Row]:
     return cast("list[Row]", load_last(path, fingerprint=fingerprint)["journal"])
 
 
+def find_usable(folder: Path, *, fingerprint: str) -> tuple[Path, list[Row]] | None:
+    """Return the checkpoint to go on from with its journal's rows, or None where there is none, or
+    none that is usable: then with a warning naming each."""
+    if not has_checkpoint(folder):
+        return None
+    try:
+        file, state = find_checkpoint(folder, fingerprint=fingerprint)
+    except ValueError as error:
+        _log.warning("%s; starting over from step 0", error)
+        return None
+    return file, cast("list[Row]", state["journal"])
+
+
+def forget_unused(folder: Path, *, used: Path | None) -> None:
+    """Delete the checkpoints that a trial does not go on from, and with none `used`, as it starts
+    over, its best weights too.
+
+    A damaged one that stayed would be moved to where the good one is.
+    """
+    if used == folder / LAST:
+        return
+    unused = {folder / LAST, folder / PREVIOUS} - {used}
+    for file in unused if used is not None else unused | {folder / BEST}:
+        file.unlink(missing_ok=True)
+
+
 def save_best(folder: Path, weights: dict[str, Tensor], *, step: int) -> None:
-    """Replace the weights that validated best."""
-    temporary = folder / (BEST + ".tmp")
+    """Replace the weights that validated best. Raises OSError where they cannot be written."""
     tensors = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
-    save_file(tensors, temporary, metadata={"step": str(step)})
-    os.replace(temporary, folder / BEST)
+    content = to_safetensors(tensors, metadata={"step": str(step)})
+    replace_whole(folder / BEST, lambda file: file.write(content))
 
 
 def load_best(folder: Path) -> dict[str, Tensor]:
     """Return the weights that validated best, on the CPU."""
     return load_file(folder / BEST)
+
+
+def _load(file: Path, fingerprint: str) -> State:
+    try:
+        _check_sums(file)
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    except _UNREADABLE as error:
+        raise ValueError(f"checkpoint={file}; must be a whole checkpoint of unshift") from error
+    if not _is_state(state):
+        raise ValueError(f"checkpoint={file}; must be a checkpoint written by unshift")
+    if state["fingerprint"] != fingerprint:
+        raise ValueError(
+            f"checkpoint={file} of trial {state['fingerprint']}; must be of trial {fingerprint}: "
+            "the configuration, the data or the trainer's revision differ"
+        )
+    return cast("State", state)
+
+
+def _check_sums(file: Path) -> None:
+    """Raise an error unless every byte is as it was written: torch does not look at the sums."""
+    size = file.stat().st_size
+    with zipfile.ZipFile(file) as archive:
+        for entry in archive.infolist():  # nothing that grows when it is read
+            if entry.compress_type != zipfile.ZIP_STORED or entry.file_size > size:
+                raise zipfile.BadZipFile(f"{entry.filename} is not of torch")
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise zipfile.BadZipFile(f"{damaged} is damaged")
+
+
+def _is_state(state: object) -> bool:
+    if not isinstance(state, dict) or state.keys() != _KINDS.keys():
+        return False
+    kinds = all(isinstance(state[name], kind) for name, kind in _KINDS.items())
+    return kinds and state["step"] >= 0 and all(is_row(row) for row in state["journal"])

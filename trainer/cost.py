@@ -90,9 +90,9 @@ def cost_of_loss(config: TrainConfig) -> dict[str, LossCost]:
 
 
 def checkpoint_bytes(config: TrainConfig) -> int:
-    """Return what a trial keeps on disk: `last.pt` and `best.safetensors`.
+    """Return what a trial keeps on disk: `last.pt`, `previous.pt` and `best.safetensors`.
 
-    Its journal, up to a hundred bytes a step, is not in it.
+    Not in it: its journal, up to a hundred bytes a step, and a `last.pt` that is being written.
     """
     rehearsal = _rehearse_one_clip(config)
     rehearsal.descend(rehearsal.try_out())
@@ -102,7 +102,7 @@ def checkpoint_bytes(config: TrainConfig) -> int:
     rng = torch.get_rng_state()
     last = sum(t.nbytes + _BYTES_PER_ENTRY for t in [*weights, *state, rng])
     best = sum(t.nbytes + _BYTES_PER_WEIGHT_NAME for t in weights)
-    return last + best
+    return 2 * last + best
 
 
 def _rehearse_one_clip(config: TrainConfig) -> Rehearsal:

@@ -1,12 +1,12 @@
 """The record of a trial: `config.json`, written before step 0, all that repeating it needs."""
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from trainer.config import TRAINER_REVISION, TrainConfig
+from trainer.whole_file import replace_whole
 
 FILE_NAME = "config.json"
 
@@ -99,9 +99,7 @@ def keep_record(folder: Path, record: Record, *, step: int) -> None:
         commit=record.commit,
         environments=environments,
     )
-    temporary = folder / (FILE_NAME + ".tmp")
-    temporary.write_text(kept.to_text(), encoding="utf-8")
-    os.replace(temporary, folder / FILE_NAME)
+    replace_whole(folder / FILE_NAME, lambda file: file.write(kept.to_text().encode()))
 
 
 def read_record(folder: Path) -> Record:

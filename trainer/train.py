@@ -53,7 +53,8 @@ def train(
     `report` may raise StopTraining; `should_stop` is asked between steps. With a `folder`, the
     record (config.json), the journal, the last checkpoint and the best weights are kept in it, and
     `resume_from` (a checkpoint, or the folder it lies in) goes on as if never interrupted.
-    Raises ValueError for bad recordings, devices and checkpoints.
+    What a full disk does not take is written later; a trial does not finish without its journal and
+    best weights. Raises ValueError for bad recordings, devices, checkpoints and folders.
     """
     run = TrainingRun.begin(config, folder=folder, commit=commit, resume_from=resume_from)
     try:
@@ -71,6 +72,7 @@ def train(
         return _result(run, "diverged", str(error))
     except StopTraining as stop:
         return _result(run, "stopped", str(stop))
+    run.close()
     return _result(run, "finished", "")
 
 

@@ -1,6 +1,7 @@
 """The state of one trial while it trains, and the steps that `train` is made of."""
 
 import dataclasses
+import logging
 import math
 import statistics
 import time
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 from trainer.batches import Prefetcher, training_batch
-from trainer.checkpoint import load_last, save_best, save_last
+from trainer.checkpoint import State, find_checkpoint
 from trainer.config import METRIC, TrainConfig
 from trainer.data import DataSet, open_data
 from trainer.device import PeakMemory, describe_environment, resolve_device
@@ -23,7 +24,10 @@ from trainer.learner import Learner
 from trainer.losses.foreign import pin_weights
 from trainer.losses.mix import Loss
 from trainer.models import build_model
-from trainer.record import Record, keep_record
+from trainer.record import Record
+from trainer.trial_folder import TrialFolder
+
+_log = logging.getLogger(__name__)
 
 
 class Diverged(Exception):
@@ -61,10 +65,10 @@ def open_data_of(config: TrainConfig) -> DataSet:
 class TrainingRun:
     """A net, its optimizer and its data, at a step."""
 
-    def __init__(self, config: TrainConfig, data: DataSet, folder: Path | None) -> None:
+    def __init__(self, config: TrainConfig, data: DataSet) -> None:
         self._config = config
         self._data = data
-        self._folder = folder
+        self._folder: TrialFolder | None = None
         self._device = resolve_device(config.device)
         self._fingerprint = config.fingerprint(data.fingerprint)
         _make_repeatable(config.seed)
@@ -77,29 +81,24 @@ class TrainingRun:
         self._seconds_before = 0.0
         self._begun_s = time.perf_counter()
         self._interval = Interval()
+        self._left_out: set[str] = set()
         self.step = 0
 
     @classmethod
     def begin(
         cls, config: TrainConfig, *, folder: Path | None, commit: str, resume_from: Path | None
     ) -> "TrainingRun":
-        """Set everything up for step 1, or for the step after a checkpoint's."""
+        """Set everything up for step 1, or for the step after a checkpoint's.
+
+        Raises ValueError where the recordings or the checkpoint cannot be used, or the folder
+        takes no files.
+        """
         data = open_data_of(config)
         config = dataclasses.replace(config, loss=pin_weights(config.loss))
-        run = cls(config, data, folder)
-        if resume_from is not None:
-            run._resume(resume_from)
+        run = cls(config, data)
+        used = None if resume_from is None else run._resume(resume_from)
         if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
-            here = describe_environment(run._device)
-            record = Record(
-                config=config,
-                data_fingerprint=data.fingerprint,
-                commit=commit,
-                environments=(here,),
-            )
-            keep_record(folder, record, step=run.step)
-            run._journal = Journal(folder, run._journal.rows)
+            run._open_folder(folder, commit=commit, used=used)
         return run
 
     @property
@@ -152,6 +151,7 @@ class TrainingRun:
             raise Diverged(f"validation {METRIC}={scores[METRIC]} at step {self.step}")
         self._memory.sample()
         row |= scores
+        row = self._finite(row)
         row["seconds"] = self._seconds()
         row["peak_memory_bytes"] = self._memory.peak_bytes
         row["time_ms"] = time.time_ns() // 1_000_000
@@ -159,44 +159,72 @@ class TrainingRun:
         return row
 
     def keep(self, row: Row) -> None:
-        """Write a row to the journal, the best weights if these are they, and the checkpoint."""
-        earlier = self.value
-        self._journal.append(row)
-        if self._folder is None:
-            return
-        if earlier is None or row[METRIC] < earlier:
-            save_best(self._folder, self._model.state_dict(), step=self.step)
-        self.save()
+        """Add a row to the journal; where there is a folder, write it, the best weights if these
+        are they, and the checkpoint."""
+        is_best = self.value is None or row[METRIC] < self.value
+        self._journal.rows.append(row)
+        self._write(best=self._model.state_dict() if is_best else None)
 
     def save(self) -> None:
         """Write the checkpoint that training can go on from, where there is a folder."""
-        if self._folder is None:
-            return
+        self._write(best=None)
+
+    def close(self) -> None:
+        """Raise ValueError where there is a folder, and the journal and best weights are not in it
+        and cannot be."""
+        if self._folder is not None:
+            self._folder.close()
+
+    def _write(self, *, best: dict[str, Tensor] | None) -> None:
+        if self._folder is not None:
+            self._folder.keep(self._state(), best=best, step=self.step)
+
+    def _state(self) -> State:
         rng = {"cpu": torch.get_rng_state()}
         if self._device.type == "cuda":
             rng["cuda"] = torch.cuda.get_rng_state(self._device)
-        interval = {
-            "losses": self._interval.losses,
-            "grad_norms": self._interval.grad_norms,
-            "by_term": self._interval.by_term,
-        }
-        save_last(
-            self._folder,
-            {
-                "step": self.step,  # also the position in the data: batches follow from it
-                "fingerprint": self._fingerprint,
-                "model": self._model.state_dict(),
-                "optimizer": self._optimizer.state_dict(),
-                "loss": self._learner.mix.state_dict(),
-                "rng": rng,
-                "journal": self._journal.rows,
-                "interval": interval,
-                "seconds": self._seconds(),
+        return {
+            "step": self.step,  # also the position in the data: batches follow from it
+            "fingerprint": self._fingerprint,
+            "model": self._model.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "loss": self._learner.mix.state_dict(),
+            "rng": rng,
+            "journal": self._journal.rows,
+            "interval": {
+                "losses": self._interval.losses,
+                "grad_norms": self._interval.grad_norms,
+                "by_term": self._interval.by_term,
             },
-        )
+            "seconds": self._seconds(),
+        }
 
-    def _resume(self, path: Path) -> None:
-        state = load_last(path, fingerprint=self._fingerprint)
+    def _open_folder(self, folder: Path, *, commit: str, used: Path | None) -> None:
+        """Begin to keep what is trained; `used` is the checkpoint that it goes on from."""
+        record = Record(
+            config=self._config,
+            data_fingerprint=self._data.fingerprint,
+            commit=commit,
+            environments=(describe_environment(self._device),),
+        )
+        rows = self._journal.rows
+        self._folder = TrialFolder(folder, record, step=self.step, rows=rows, used=used)
+        self._journal = self._folder.journal
+
+    def _resume(self, path: Path) -> Path:
+        """Take up a checkpoint; return its file."""
+        file, state = find_checkpoint(path, fingerprint=self._fingerprint)
+        try:
+            self._take_up(state)
+        except torch.OutOfMemoryError:
+            raise
+        except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            reason = str(error).strip().split("\n", 1)[0]
+            problem = f"checkpoint={file}; must fit the trial's net and optimizer: {reason}"
+            raise ValueError(problem) from error
+        return file
+
+    def _take_up(self, state: State) -> None:
         self._model.load_state_dict(cast("dict[str, Tensor]", state["model"]))
         self._optimizer.load_state_dict(cast("dict[str, dict[str, object]]", state["optimizer"]))
         self._learner.mix.load_state_dict(cast("dict[str, Any]", state["loss"]))
@@ -251,6 +279,15 @@ class TrainingRun:
             "steps_per_second": interval.steps_timed / elapsed_s,
             "data_wait_share": waited_s / elapsed_s,
         }
+
+    def _finite(self, row: Row) -> Row:
+        """Return a row without the numbers that are none, with a warning the first time of each:
+        terms and metrics that only inform may be NaN, and JSON does not know it."""
+        odd = {name for name, n in row.items() if isinstance(n, float) and not math.isfinite(n)}
+        for name in sorted(odd - self._left_out):
+            _log.warning("%s=%s at step %d: left out", name, row[name], self.step)
+        self._left_out |= odd
+        return {name: n for name, n in row.items() if name not in odd}
 
     def _seconds(self) -> float:
         return self._seconds_before + time.perf_counter() - self._begun_s
