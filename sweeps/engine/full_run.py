@@ -8,7 +8,7 @@ from typing import Any
 from filelock import Timeout
 
 from sweeps.engine.store import Root
-from trainer.checkpoint import LAST, load_last
+from trainer.checkpoint import has_checkpoint, load_last
 from trainer.config import METRIC, TrainConfig
 from trainer.data import open_data
 from trainer.device import resolve_device
@@ -36,7 +36,7 @@ class FullRun:
 
         Raises ValueError when the checkpoint is damaged.
         """
-        if not (self.folder / LAST).is_file():
+        if not has_checkpoint(self.folder):
             return 0
         return int(str(load_last(self.folder, fingerprint=self.fingerprint)["step"]))
 
