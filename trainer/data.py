@@ -1,31 +1,25 @@
 """A data set: recordings told apart by content, split, decoded once and memory mapped.
 
-Decoding is in recordings.py, the clips of a step are in batches.py. In the cache folder lie
-`files.json` (what is known of the user's files) and, per data set, `<fingerprint>/samples.f32`
-with `index.json`. Both can be deleted at any time.
+Decoding is in recordings.py, decoded samples are in sample_cache.py, the clips of a step in
+batches.py. In the cache folder lies `files.json` too, what is known of the user's files. All in it
+can be deleted at any time.
 """
 
-import contextlib
+import errno
 import functools
 import hashlib
-import json
 import logging
 import os
-import time
-import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
-from trainer.config import SAMPLE_RATE_HZ
 from trainer.demo import DEMO_NAMES, DEMO_REVISION, demo_recordings
 from trainer.recordings import (
     ENDINGS,
-    PREPROCESSING_REVISION,
     Memo,
     Samples,
     UnusableRecording,
@@ -33,14 +27,13 @@ from trainer.recordings import (
     find_recordings,
     write_atomically,
 )
+from trainer.sample_cache import Stored, find_stored, store
 
 VALIDATION_SHARE = 0.15
 """Share of all possible content hashes whose recordings are held out."""
 
 _FEWEST = 2
 _NAMES_SHOWN = 20
-_ABANDONED_S = 24 * 3600
-_BYTES = 4
 
 _log = logging.getLogger(__name__)
 
@@ -70,9 +63,15 @@ class DataSet:
     """Name and reason of each file that is not used."""
     samples: Samples
     """Memory-mapped samples of all recordings, one after the other."""
+    check_unchanged: Callable[[], None] = lambda: None
+    """Raises ValueError when somebody has written over the samples."""
 
     def clip(self, recording: Recording, start: int, length: int) -> Samples:
-        """Return float32 [length] from a sample of a recording on, zeros after its end."""
+        """Return float32 [length] from a sample of a recording on, zeros after its end.
+
+        Raises ValueError when the cache was written to since it was opened.
+        """
+        self.check_unchanged()
         first = recording.start + start
         after = min(first + length, recording.start + recording.samples)
         clip = np.zeros(length, np.float32)
@@ -97,39 +96,22 @@ def open_data(path: str, cache: Path | str) -> DataSet:
         raise ValueError(f"data.path={path}; must be {_too_few(library)}")
     _warn_of_skipped(library)
     training, validation = _split(library.recordings())
+    samples, check_unchanged = library.stored.open()
     return DataSet(
         fingerprint=library.stored.fingerprint,
         training=training,
         validation=validation,
         skipped=library.skipped,
-        samples=np.memmap(library.stored.samples_path, dtype="<f4", mode="r"),
+        samples=samples,
+        check_unchanged=check_unchanged,
     )
-
-
-@dataclass(frozen=True)
-class _Stored:
-    """Decoded recordings in the cache: content hash and length of each, ordered by hash."""
-
-    cache: Path
-    lengths: Mapping[str, int]
-
-    def __len__(self) -> int:
-        return len(self.lengths)
-
-    @property
-    def fingerprint(self) -> str:
-        return _fingerprint(self.lengths)
-
-    @property
-    def samples_path(self) -> Path:
-        return self.cache / self.fingerprint / "samples.f32"
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Library:
     """What a source of recordings turned out to hold."""
 
-    stored: _Stored
+    stored: Stored
     names: Mapping[str, str]
     """By content hash."""
     found: int
@@ -156,10 +138,10 @@ def _make_cache(cache: Path | str) -> Path:
 
 def _open_demo(cache: Path) -> _Library:
     names = {_demo_hash(name): name for name in DEMO_NAMES}
-    stored = _find_stored(cache, names)
+    stored = find_stored(cache, names)
     if stored is None:
         synthesized = {_demo_hash(name): samples for name, samples in demo_recordings()}
-        stored = _store(cache, sorted(synthesized.items()))
+        stored = store(cache, sorted(synthesized.items()))
     return _Library(stored=stored, names=names, found=len(names))
 
 
@@ -182,11 +164,11 @@ def _open_folder(path: str, cache: Path) -> _Library:
     names = {content_hash: name for name, content_hash in reversed(hashes.items())}
     stored, lost = None, dict[str, str]()
     if memo.verdicts.keys() >= names.keys():
-        stored = _find_stored(cache, [key for key in names if memo.verdicts[key] is None])
+        stored = find_stored(cache, [key for key in names if memo.verdicts[key] is None])
     if stored is None:
         _log.info("decoding %d recordings of %s", len(names), folder)
         paths = {content_hash: files[name] for content_hash, name in names.items()}
-        stored = _store(cache, _decode_usable(paths, memo.verdicts, lost))
+        stored = store(cache, _decode_usable(paths, memo.verdicts, lost))
     memo.save()
     reasons = memo.verdicts | lost
     unusable = {name: reason for name, key in hashes.items() if (reason := reasons[key])}
@@ -217,66 +199,30 @@ def _decode_usable(
         if verdicts.get(content_hash) is not None:
             continue
         try:
-            samples = decode(path)
-        except UnusableRecording as error:
-            verdicts[content_hash] = str(error)
+            samples, reason = _decode_as(content_hash, path)
         except OSError as error:
             lost[content_hash] = f"unreadable: {error.strerror}"
-        else:
-            verdicts[content_hash] = None
+            continue
+        verdicts[content_hash] = reason
+        if samples is not None:
             yield content_hash, samples
 
 
-def _fingerprint(content_hashes: Iterable[str]) -> str:
-    identity = [PREPROCESSING_REVISION, SAMPLE_RATE_HZ, sorted(content_hashes)]
-    return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
+def _decode_as(content_hash: str, path: Path) -> tuple[Samples | None, str | None]:
+    """Return the samples, or why they are not usable.
 
-
-def _find_stored(cache: Path, content_hashes: Iterable[str]) -> _Stored | None:
-    """Return the data set of just these contents if the cache holds it whole."""
-    folder = cache / _fingerprint(content_hashes)
-    try:
-        index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
-        stored = _Stored(cache, dict(sorted(index.items())))
-        size = stored.samples_path.stat().st_size
-        is_whole = size == _BYTES * sum(stored.lengths.values())
-    except (OSError, ValueError, TypeError, AttributeError):
-        return None
-    return stored if is_whole and folder.name == stored.fingerprint else None
-
-
-def _store(cache: Path, decoded: Iterable[tuple[str, Samples]]) -> _Stored:
-    """Write recordings, ordered by content hash, into the cache.
-
-    Equal contents give equal files, so it does not matter which of several processes comes last.
-    The index is written after the samples: without it they are not believed.
+    Raises OSError where the file cannot be read, or holds something else by now: its samples must
+    not pass for those of the content that was hashed.
     """
-    _remove_abandoned(cache)
-    partial = cache / f"samples-{uuid.uuid4().hex}.partial"
+    samples, reason = None, None
     try:
-        with partial.open("wb") as out:
-            stored = _Stored(cache, {key: _append(out, samples) for key, samples in decoded})
-        if _find_stored(cache, stored.lengths) is None:
-            stored.samples_path.parent.mkdir(exist_ok=True)
-            os.replace(partial, stored.samples_path)
-            index_path = stored.samples_path.with_name("index.json")
-            write_atomically(index_path, json.dumps(stored.lengths))
-    finally:
-        partial.unlink(missing_ok=True)
-    return stored
-
-
-def _append(out: BinaryIO, samples: Samples) -> int:
-    samples.astype("<f4", copy=False).tofile(out)
-    return len(samples)
-
-
-def _remove_abandoned(cache: Path) -> None:
-    """Delete what killed processes left half written, a day after they last wrote."""
-    for partial in cache.glob("*.partial"):
-        with contextlib.suppress(OSError):
-            if time.time() - partial.stat().st_mtime > _ABANDONED_S:
-                partial.unlink()
+        samples = decode(path)
+    except UnusableRecording as error:
+        reason = str(error)
+    with path.open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != content_hash:
+            raise OSError(errno.EBUSY, "changed while it was read", str(path))
+    return samples, reason
 
 
 def _split(

@@ -8,6 +8,7 @@ import contextlib
 import errno
 import hashlib
 import json
+import logging
 import os
 import uuid
 from collections.abc import Iterator
@@ -22,6 +23,8 @@ from scipy.signal import firwin, resample_poly
 from trainer.config import SAMPLE_RATE_HZ
 
 Samples = npt.NDArray[np.float32]
+
+_log = logging.getLogger(__name__)
 
 ENDINGS = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif")
 """What a recording's name ends with, in either case."""
@@ -52,11 +55,12 @@ def find_recordings(folder: Path) -> list[Path]:
     """Return every recording below a folder, sorted, by the endings of their names.
 
     Links are followed, each folder is entered once. Hidden files and folders (macOS's `._*` too)
-    are left out. A link to nothing is kept: reading it says what is wrong.
+    are left out. A link to nothing is kept: reading it says what is wrong. A folder that cannot be
+    read is named in a warning.
     """
     found: list[Path] = []
     entered: set[str] = set()
-    for parent, subfolders, names in os.walk(folder, followlinks=True):
+    for parent, subfolders, names in os.walk(folder, followlinks=True, onerror=_warn_of_folder):
         place = os.path.realpath(parent)
         if place in entered:
             subfolders.clear()
@@ -193,6 +197,10 @@ def write_atomically(path: Path, text: str) -> None:
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _warn_of_folder(error: OSError) -> None:
+    _log.warning("skipped folder %s: %s", error.filename, error.strerror)
 
 
 def _is_recording(parent: str, name: str) -> bool:

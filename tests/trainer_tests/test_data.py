@@ -1,10 +1,13 @@
+import contextlib
 import logging
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -86,7 +89,7 @@ def demo_cache(tmp_path_factory):
     data = open_data("demo", cache)
     samples_path = cache / data.fingerprint / "samples.f32"
     assert np.abs(np.fromfile(samples_path, "<f4")).max() > 0.5
-    samples_path.write_bytes(b"\0" * samples_path.stat().st_size)
+    spoil_unnoticed(samples_path)
     return cache
 
 
@@ -262,6 +265,23 @@ def damage_index(folder):
     (folder / "index.json").write_text('{"half":')
 
 
+def put_other_samples(folder):
+    path = folder / "samples.f32"
+    path.write_bytes(np.zeros(path.stat().st_size // 4, "<f4").tobytes())
+
+
+def flip_one_bit(folder):
+    with (folder / "samples.f32").open("r+b") as file:
+        file.seek(40_001)
+        (byte,) = file.read(1)
+        file.seek(40_001)
+        file.write(bytes([byte ^ 1]))
+
+
+def nest_the_index(folder):
+    (folder / "index.json").write_text("[" * 100_000)
+
+
 def lose_samples(folder):
     (folder / "samples.f32").unlink()
 
@@ -270,14 +290,109 @@ def lose_all(folder):
     shutil.rmtree(folder)
 
 
-@pytest.mark.parametrize("damage", [damage_length, damage_index, lose_samples, lose_all])
+DAMAGES = [
+    damage_length,
+    put_other_samples,
+    flip_one_bit,
+    damage_index,
+    nest_the_index,
+    lose_samples,
+    lose_all,
+]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_cache_is_built_again(music, cache, damage):
     before = open_data(str(music), cache)
     expected = np.array(before.samples)
+    time.sleep(0.02)  # a file system's clock ticks every few milliseconds
     damage(cache / before.fingerprint)
     after = open_data(str(music), cache)
     assert after.training == before.training
     assert np.array_equal(after.samples, expected)
+
+
+def test_a_cache_that_was_copied_is_believed_by_its_samples(music, cache, tmp_path):
+    first = open_data(str(music), cache)
+    shutil.copytree(cache, tmp_path / "copy", copy_function=shutil.copyfile)  # other time stamps
+    for file in music.iterdir():
+        spoil_unnoticed(file)
+    again = open_data(str(music), tmp_path / "copy")
+    assert (again.fingerprint, again.training) == (first.fingerprint, first.training)
+    assert np.array_equal(again.samples, first.samples)
+
+
+@pytest.mark.parametrize("damage", [damage_length, put_other_samples, flip_one_bit])
+def test_samples_written_over_while_in_use_are_not_handed_out(music, cache, damage):
+    data = open_data(str(music), cache)
+    time.sleep(0.02)  # a file system's clock ticks every few milliseconds
+    damage(cache / data.fingerprint)
+    with pytest.raises(ValueError, match=r"^data\.cache: .*samples\.f32 must not change while it"):
+        data.clip(data.training[0], 0, 100)
+
+
+def test_a_cache_built_again_by_another_does_not_disturb_who_reads(music, cache):
+    data = open_data(str(music), cache)
+    expected = data.clip(data.training[0], 0, 1000)
+    samples_path = cache / data.fingerprint / "samples.f32"
+    before = samples_path.stat().st_ino
+    (cache / data.fingerprint / "index.json").unlink()
+    open_data(str(music), cache)
+    assert samples_path.stat().st_ino != before
+    assert np.array_equal(data.clip(data.training[0], 0, 1000), expected)
+
+
+def test_samples_read_from_a_file_replaced_since_it_was_hashed_are_not_taken(music, cache, caplog):
+    first = open_data(str(music), cache)
+    shutil.rmtree(cache / first.fingerprint)
+    file = music / "03.wav"  # gets another recording's samples; size and time are as they were
+    status = file.stat()
+    file.write_bytes((music / "04.wav").read_bytes())
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+    after = open_data(str(music), cache)
+    assert after.fingerprint != first.fingerprint
+    assert names(after.training + after.validation) == {
+        f"{seed:02}.wav" for seed in range(12) if seed != 3
+    }
+    assert "03.wav (unreadable: changed while it was read)" in caplog.text
+
+
+@contextlib.contextmanager
+def as_nobody():
+    """Be a user who cannot read what others may not read, where tests run as root."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65_534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@pytest.fixture
+def open_place():
+    """A folder that every user can read and write in, unlike pytest's."""
+    with tempfile.TemporaryDirectory() as name:
+        os.chmod(name, 0o777)
+        yield Path(name)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs permissions as POSIX has them")
+def test_files_and_folders_that_may_not_be_read_are_skipped_and_named(open_place, caplog):
+    music = open_place / "music"
+    (music / "locked").mkdir(parents=True)
+    for seed in range(3):
+        write(music / f"{seed}.wav", noise(seed))
+    write(music / "locked" / "3.wav", noise(3))
+    (music / "2.wav").chmod(0)
+    (music / "locked").chmod(0)
+    with as_nobody():
+        data = open_data(str(music), open_place / "cache")
+    (music / "locked").chmod(0o700)
+    assert names(data.training + data.validation) == {"0.wav", "1.wav"}
+    assert data.skipped == (("2.wav", "unreadable: Permission denied"),)
+    assert f"skipped folder {music / 'locked'}: Permission denied" in caplog.text
 
 
 def test_an_index_of_another_data_set_is_not_believed(music, cache, tmp_path):
