@@ -15,7 +15,7 @@ from trainer.sizes import SIZES, default_size
 @click.option("--size", type=click.Choice(list(SIZES)), help="Net and budget; log with a GPU.")
 @click.option("--set", "settings", multiple=True, metavar="FIELD=JSON", help="Change any field.")
 @click.option("--out", type=click.Path(path_type=Path), help="Keep checkpoints and journal there.")
-@click.option("--resume", is_flag=True, help="Go on from the checkpoint in --out.")
+@click.option("--resume", is_flag=True, help="Go on from the checkpoint in --out, if any.")
 def main(
     data: str, size: str | None, settings: tuple[str, ...], out: Path | None, resume: bool
 ) -> None:
@@ -38,6 +38,7 @@ def _default_size() -> str:
 def _train_and_show(config: TrainConfig, out: Path | None, *, resume: bool) -> None:
     from tqdm import tqdm
 
+    from trainer.checkpoint import has_checkpoint
     from trainer.data import open_data
     from trainer.device import resolve_device
     from trainer.evaluate import ValidationSet, score_do_nothing
@@ -50,13 +51,16 @@ def _train_and_show(config: TrainConfig, out: Path | None, *, resume: bool) -> N
     held_out = f"{config.validation.clips} clips of {len(data.validation)} held-out recordings"
     click.echo(f"do nothing: {do_nothing:.4f} on {held_out}", err=True)
     seconds = config.data.batch_size * config.data.clip_samples / SAMPLE_RATE_HZ
+    resume_from = out if resume and out is not None and has_checkpoint(out) else None
+    if resume and resume_from is None:
+        click.echo(f"no checkpoint in {out} yet: training starts at step 0", err=True)
     with tqdm(total=config.steps, unit="step", file=sys.stderr) as bar:
 
         def show(row: Row) -> None:
             bar.update(int(row["step"]) - bar.n)
             bar.set_postfix(validation=row[METRIC], loss=row["train_loss"])
 
-        result = train(config, report=show, folder=out, resume_from=out if resume else None)
+        result = train(config, report=show, folder=out, resume_from=resume_from)
     click.echo(
         f"{result.outcome} at step {result.step} ({seconds:.1f} s of audio each): "
         f"best validation {_shown(result.value)}, do nothing {do_nothing:.4f} {result.reason}"

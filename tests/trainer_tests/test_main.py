@@ -105,10 +105,18 @@ def test_wrong_input_gets_one_line_and_exit_2(case, shared_cache, run_to_the_end
     assert message in line
 
 
-def test_a_missing_checkpoint_is_wrong_input(arguments, tmp_path, run_to_the_end):
+def test_a_damaged_checkpoint_is_wrong_input(arguments, tmp_path, run_to_the_end):
+    (tmp_path / "last.pt").write_bytes(b"damaged")
     status, shown = run_to_the_end(*arguments(), "--out", str(tmp_path), "--resume")
     assert status == 2
     assert re.search(r"^Error: checkpoint=.*last\.pt; must be", shown.err, flags=re.MULTILINE)
+    assert (tmp_path / "last.pt").read_bytes() == b"damaged"
+
+
+def test_resuming_where_nothing_is_yet_starts_and_says_so(arguments, tmp_path):
+    shown = run(*arguments(steps=2), "--out", str(tmp_path), "--resume")
+    assert f"no checkpoint in {tmp_path} yet: training starts at step 0" in shown.stderr
+    assert [row["step"] for row in read_journal(tmp_path)] == [2]
 
 
 def test_a_folder_that_is_a_file_is_wrong_input(arguments, tmp_path, run_to_the_end):
