@@ -1,5 +1,8 @@
 import os
 import pickle
+import subprocess
+import sys
+import zipfile
 
 import pytest
 import torch
@@ -8,6 +11,10 @@ from safetensors import safe_open
 from trainer.checkpoint import (
     BEST,
     LAST,
+    PREVIOUS,
+    find_checkpoint,
+    find_usable,
+    has_checkpoint,
     load_best,
     load_last,
     read_checkpoint_journal,
@@ -82,6 +89,144 @@ def test_what_is_no_whole_checkpoint_is_refused_by_name(tmp_path, damage):
     damage(tmp_path / LAST)
     with pytest.raises(ValueError, match=rf"^checkpoint=.*{LAST}; must be a .*unshift$"):
         load_last(tmp_path / LAST, fingerprint=TRIAL)
+
+
+@pytest.mark.parametrize("offset", range(0, 4000, 97))
+def test_a_flipped_bit_is_refused_or_changes_nothing(tmp_path, offset):
+    """Torch itself reads weights without looking at their sums."""
+    save_last(tmp_path, state())
+    path = tmp_path / LAST
+    content = bytearray(path.read_bytes())
+    content[offset % len(content)] ^= 4
+    path.write_bytes(content)
+    try:
+        loaded = load_last(path, fingerprint=TRIAL)
+    except ValueError as error:
+        assert str(error).startswith(f"checkpoint={path}; must be a ")
+        return
+    assert torch.equal(loaded["model"]["weight"], state()["model"]["weight"])
+    assert torch.equal(loaded["rng"]["cpu"], state()["rng"]["cpu"])
+    assert loaded["journal"] == ROWS
+
+
+OF_NO_CHECKPOINT = {
+    "step": "3",
+    "model": [],
+    "journal": [{"step": 2, "stft": float("nan")}],
+    "seconds": None,
+}
+
+
+@pytest.mark.parametrize("name", OF_NO_CHECKPOINT)
+def test_parts_of_another_kind_are_refused(tmp_path, name):
+    save_last(tmp_path, state(**{name: OF_NO_CHECKPOINT[name]}))
+    with pytest.raises(ValueError, match=rf"{LAST}; must be a checkpoint written by unshift$"):
+        load_last(tmp_path, fingerprint=TRIAL)
+
+
+def test_a_compressed_checkpoint_is_not_unpacked(tmp_path):
+    """Whatever is in it: a megabyte may become a gigabyte."""
+    save_last(tmp_path, state())
+    with zipfile.ZipFile(tmp_path / LAST) as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(tmp_path / LAST, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in entries.items():
+            archive.writestr(name, content)
+    with pytest.raises(ValueError, match="must be a whole checkpoint of unshift$"):
+        load_last(tmp_path, fingerprint=TRIAL)
+
+
+# The one before.
+
+
+def save_two(folder):
+    save_last(folder, state(step=3))
+    save_last(folder, state(step=6))
+
+
+def test_the_checkpoint_before_is_kept(tmp_path):
+    save_two(tmp_path)
+    save_last(tmp_path, state(step=9))
+    steps = {
+        name: load_last(tmp_path / name, fingerprint=TRIAL)["step"] for name in (LAST, PREVIOUS)
+    }
+    assert steps == {LAST: 9, PREVIOUS: 6}
+    assert {file.name for file in tmp_path.iterdir()} == {LAST, PREVIOUS}
+
+
+@pytest.mark.parametrize("damage", [d for n, d in DAMAGES.items() if n != "missing"])
+def test_where_the_last_is_damaged_the_one_before_is_used_with_a_warning(tmp_path, caplog, damage):
+    save_two(tmp_path)
+    damage(tmp_path / LAST)
+    file, found = find_checkpoint(tmp_path, fingerprint=TRIAL)
+    assert (file, found["step"]) == (tmp_path / PREVIOUS, 3)
+    (record,) = caplog.records
+    assert record.getMessage().startswith(f"checkpoint={tmp_path / LAST}; must be a ")
+    assert record.getMessage().endswith(f"; going on from {tmp_path / PREVIOUS}, step 3")
+
+
+def test_where_a_kill_came_between_two_renamings_the_one_before_is_used_quietly(tmp_path, caplog):
+    save_two(tmp_path)
+    (tmp_path / LAST).unlink()
+    assert has_checkpoint(tmp_path)
+    assert load_last(tmp_path, fingerprint=TRIAL)["step"] == 3
+    assert caplog.records == []
+
+
+def test_another_trials_checkpoint_in_the_place_of_the_last_is_not_used(tmp_path, caplog):
+    save_two(tmp_path)
+    save_last(tmp_path, state(fingerprint="f" * 16))
+    assert load_last(tmp_path, fingerprint=TRIAL)["step"] == 6
+    assert f"{LAST} of trial {'f' * 16}; must be of trial {TRIAL}" in caplog.text
+
+
+def test_where_neither_is_whole_both_are_named(tmp_path, caplog):
+    save_two(tmp_path)
+    for name in (LAST, PREVIOUS):
+        cut(tmp_path / name, 0.5)
+    with pytest.raises(
+        ValueError, match=rf"^checkpoint=.*{LAST}; .*; and checkpoint=.*{PREVIOUS};"
+    ):
+        find_checkpoint(tmp_path, fingerprint=TRIAL)
+    assert find_usable(tmp_path, fingerprint=TRIAL) is None
+    assert caplog.messages[0].endswith("; starting over from step 0")
+
+
+def test_a_usable_checkpoint_is_found_with_its_rows(tmp_path):
+    assert find_usable(tmp_path, fingerprint=TRIAL) is None
+    assert not has_checkpoint(tmp_path)
+    save_last(tmp_path, state())
+    assert find_usable(tmp_path, fingerprint=TRIAL) == (tmp_path / LAST, ROWS)
+
+
+KILLED_WHILE_SAVING = """
+import itertools, os, random, signal, sys, time
+from pathlib import Path
+from trainer.checkpoint import load_last, save_last
+folder, fingerprint = Path(sys.argv[1]), sys.argv[2]
+state = load_last(folder, fingerprint=fingerprint)
+random.seed(0)
+for _ in range(20):
+    child = os.fork()
+    if child == 0:
+        for state["step"] in itertools.count(state["step"] + 1):
+            save_last(folder, state)
+    time.sleep(random.uniform(0.02, 0.05))
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    found = load_last(folder, fingerprint=fingerprint)
+    assert found["step"] >= state["step"]
+    state = found
+assert state["step"] > 20
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows cannot fork")
+def test_killed_at_any_moment_a_whole_checkpoint_is_there(tmp_path):
+    save_last(tmp_path, state(step=1))
+    command = [sys.executable, "-c", KILLED_WHILE_SAVING, str(tmp_path), TRIAL]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")  # a damaged one would be warned of
 
 
 class Dangerous:
