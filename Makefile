@@ -2,6 +2,7 @@
 #
 #   make sweep [DATA=~/music] [TRIALS=32] [MAX_STEPS=1000] [DRY_RUN=1]
 #   make test [ARGS="-k damage"]
+#   make chaos     faults, injected for up to half an hour (docs/durability.md)
 #   make check     ruff and mypy
 #   make lock      resolve requirements.lock anew
 #   make pictures  draw the pictures of the documentation anew
@@ -18,7 +19,7 @@ settings = $(if $(filter-out demo,$(DATA)),DATA=$(call quoted,$(DATA))) $(if $(M
 again = $(strip make sweep $(settings))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sweep test check lock pictures
+.PHONY: help setup sweep test chaos check lock pictures
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -36,6 +37,9 @@ sweep: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest $(ARGS)
+
+chaos: $(READY)
+	$(BIN)/python -m pytest -m chaos -s $(ARGS)
 
 check: $(READY)
 	$(BIN)/ruff check .

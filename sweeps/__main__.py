@@ -12,6 +12,7 @@ from sweeps.commands.export import export
 from sweeps.commands.leaderboard import leaderboard
 from sweeps.commands.rerun import rerun
 from sweeps.commands.restore import restore
+from sweeps.commands.sync import sync
 from sweeps.commands.ui import ui
 from trainer.command_line import run_command
 
@@ -21,7 +22,7 @@ def commands() -> None:
     """Look at sweeps, and use their trials. `make sweep` starts one."""
 
 
-for command in (compare, damage, describe, export, leaderboard, rerun, restore, ui):
+for command in (compare, damage, describe, export, leaderboard, rerun, restore, sync, ui):
     commands.add_command(command)
 
 

@@ -65,6 +65,7 @@ def _entry(
         "notes": record.notes,
         "mlflow_run_id": run_id,
         "error": record.error,
+        "restarts": record.restarts,
         "taken_over_from": record.taken_over_from,
     }
 

@@ -5,13 +5,14 @@ stamps of their rows.
 """
 
 import contextlib
+import logging
 import re
 import tempfile
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from filelock import FileLock
 from mlflow.entities import LifecycleStage, Metric, Param, Run, RunTag
 from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
@@ -49,6 +50,8 @@ class TrackedSweep:
     tracking_uri: str
     artifacts: Path | None
     """Where artifacts go; none leaves it to the tracking server."""
+    database: Path | None = None
+    """The file of MLflow's store, where that is the storage root's own."""
 
 
 @dataclass(kw_only=True)
@@ -81,19 +84,24 @@ class SweepRuns:
 
     def __init__(self, sweep: TrackedSweep, *, on_run: Callable[[str, str], None]) -> None:
         """Find or make the parent. `on_run(fingerprint, run id)` is called for each child."""
+        # urllib3 has a line for every call that it tries again; whoever writes here tells it once.
+        logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
         self._sweep = sweep
         self._on_run = on_run
+        if sweep.database is not None:
+            make_database(sweep.database)
         self._client = MlflowClient(sweep.tracking_uri)
         self._experiment_id = self._find_experiment()
         self._parent_id = self._open_parent()
         self._runs: dict[str, str] = {}
         self._outcomes: dict[str, str] = {}
-        for run in _children(self._client, self._experiment_id, self._parent_id):
+        self._times_ms: dict[str, int] = {}
+        for run in self._children(self._parent_id):
             self._know(run)
 
     def write(self, fingerprint: str, dues: Dues) -> None:
         """Write what is due of a trial, its outcome last."""
-        if dues.is_whole and dues.ending and self._has_outcome(dues.ending):
+        if dues.is_whole and dues.ending and self._has_all(dues.ending):
             return
         run_id = self._runs.get(fingerprint) or self._create_child(fingerprint)
         tags = {"outcome": "running", "error": "", **dues.tags}
@@ -106,6 +114,9 @@ class SweepRuns:
         for first in range(0, len(metrics), _METRICS_AT_ONCE):
             part = metrics[first : first + _METRICS_AT_ONCE]
             self._client.log_batch(run_id, metrics=part, synchronous=True)
+        self._times_ms[fingerprint] = max(
+            (row["time_ms"] for row in dues.rows), default=self._times_ms[fingerprint]
+        )
         for name, text in ((CONFIG_ARTIFACT, dues.config), ("error.txt", dues.error_text)):
             if text:
                 self._client.log_text(run_id, text, name)
@@ -120,17 +131,20 @@ class SweepRuns:
                 self._client.set_tag(run_id, "rank", str(position))
         self._client.set_terminated(self._parent_id)
 
-    def _has_outcome(self, record: TrialRecord) -> bool:
-        return self._outcomes.get(record.fingerprint) == record.outcome
+    def _has_all(self, record: TrialRecord) -> bool:
+        # An interrupted trial may have gone on, and been interrupted again unseen.
+        is_over = record.outcome != "interrupted"
+        return is_over and self._outcomes.get(record.fingerprint) == record.outcome
 
     def _end(self, run_id: str, record: TrialRecord) -> None:
         tags = {"error": record.error, "taken_over_from": record.taken_over_from}
+        tags["restarts"] = str(record.restarts or "")
         final = {
             "value": record.value,
             "gain_percent": gain_percent(record.value, self._sweep.do_nothing[METRIC]),
         }
-        now_ms = time.time_ns() // 1_000_000
-        metrics = [Metric(k, v, now_ms, record.step) for k, v in final.items() if v is not None]
+        time_ms = self._times_ms[record.fingerprint]  # of the last row: written twice, it is one
+        metrics = [Metric(k, v, time_ms, record.step) for k, v in final.items() if v is not None]
         shown = [RunTag(name, value) for name, value in tags.items() if value]
         self._client.log_batch(run_id, metrics=metrics, tags=shown, synchronous=True)
         self._client.set_terminated(run_id, _STATUS[record.outcome])
@@ -150,7 +164,8 @@ class SweepRuns:
     def _open_parent(self) -> str:
         study = self._sweep.study
         mine = f"tags.study = '{study}' and tags.kind = 'sweep'"
-        found = self._client.search_runs([self._experiment_id], mine, max_results=1)
+        oldest_first = ["attributes.start_time ASC"]
+        found = self._client.search_runs([self._experiment_id], mine, order_by=oldest_first)
         tags = {**self._sweep.tags, "study": study, "kind": "sweep"}
         run = (
             found[0]
@@ -158,6 +173,10 @@ class SweepRuns:
             else self._client.create_run(self._experiment_id, tags=tags, run_name=study)
         )
         parent_id = str(run.info.run_id)
+        for double in found[1:]:  # the server made one of a call that it did not answer in time
+            for child in self._children(double.info.run_id):
+                self._client.set_tag(child.info.run_id, MLFLOW_PARENT_RUN_ID, parent_id)
+            self._client.delete_run(double.info.run_id)
         scores = [
             Metric(f"do_nothing_{name}", value, run.info.start_time, 0)
             for name, value in self._sweep.do_nothing.items()
@@ -181,9 +200,30 @@ class SweepRuns:
 
     def _know(self, run: Run) -> None:
         fingerprint = run.data.tags["fingerprint"]
+        if fingerprint in self._runs:
+            self._client.delete_run(run.info.run_id)  # a double, likewise
+            return
         self._runs[fingerprint] = str(run.info.run_id)
         self._outcomes[fingerprint] = run.data.tags.get("outcome", "")
+        self._times_ms[fingerprint] = int(run.info.start_time)
         self._on_run(fingerprint, str(run.info.run_id))
+
+    def _children(self, parent_id: str) -> list[Run]:
+        """Return the runs of trials, the oldest first."""
+        found: list[Run] = []
+        token = None
+        wanted = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent_id}' and tags.kind = 'trial'"
+        while True:
+            page = self._client.search_runs(
+                [self._experiment_id],
+                wanted,
+                order_by=["attributes.start_time ASC"],
+                page_token=token,
+            )
+            found += page
+            token = page.token
+            if not token:
+                return found
 
 
 @contextlib.contextmanager
@@ -198,6 +238,20 @@ def open_client(tracking_uri: str) -> Iterator[MlflowClient]:
         raise ValueError(
             f"tracking-uri={tracking_uri}; must be an MLflow store or server: {reason}"
         ) from error
+
+
+def make_database(path: Path) -> None:
+    """Make MLflow's own database, or bring it to this version's schema, whole or not at all.
+
+    MLflow does so step by step: whoever is killed on the way, or comes second, would leave or find
+    a database that no MLflow opens any more.
+    """
+    with FileLock(path.with_name(f".{path.name}.lock")):
+        made = path if path.is_file() else path.with_name(f".{path.name}.new")
+        if made != path:
+            made.unlink(missing_ok=True)
+        MlflowClient(f"sqlite:///{made}").search_experiments(max_results=1)
+        made.replace(path)
 
 
 def check_store(tracking_uri: str) -> None:
@@ -263,17 +317,6 @@ def read_run(client: MlflowClient, run: Run) -> tuple[str, list[Row]]:
         for point in client.get_metric_history(run.info.run_id, name):
             rows.setdefault(point.step, {"step": point.step})[name] = point.value
     return text, [rows[step] for step in sorted(rows)]
-
-
-def _children(client: MlflowClient, experiment_id: str, parent_id: str) -> Iterator[Run]:
-    token = None
-    wanted = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent_id}' and tags.kind = 'trial'"
-    while True:
-        page = client.search_runs([experiment_id], wanted, page_token=token)
-        yield from page
-        token = page.token
-        if not token:
-            return
 
 
 def _metrics_of(row: Row) -> list[Metric]:

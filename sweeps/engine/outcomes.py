@@ -36,6 +36,8 @@ class TrialRecord:
     peak_memory_bytes: int | None = None
     error: str = ""
     """Why it did not finish, in one line."""
+    restarts: int = 0
+    """How often its worker died and another went on from its checkpoint."""
     taken_over_from: str = ""
     """The sweep that trained it, when that was another one."""
 

@@ -4,8 +4,9 @@ Tune calls back here for every report and every end, with the result that stoppe
 error that ended it, which its searchers do not get to see.
 """
 
+import logging
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,6 +23,11 @@ from trainer.config import METRIC
 from trainer.journal import Row
 from trainer.models import build_model, count_parameters
 from trainer.record import Record
+
+_OUT_OF_MEMORY = "OutOfMemoryError"
+"""Of torch or of Ray, in the text of an error: any other death is a crash."""
+
+logger = logging.getLogger(__name__)
 
 
 class Watcher(Protocol):
@@ -68,6 +74,7 @@ class Recorder(tune.Callback):
             params=suggestion.fields,
             notes=suggestion.notes,
             parameters=_count_parameters(suggestion),
+            restarts=self._study.restarts(name),
         )
         record = Record(
             config=suggestion.config,
@@ -102,6 +109,8 @@ class Recorder(tune.Callback):
             self._tracking.describe_trial(
                 name, tags | {"python": here["python"]} | here["versions"]
             )
+        if "waits_for" in result:
+            logger.warning("trial %s is being trained by another sweep: waiting for it", name)
         if "row" in result:
             self._add_row(name, result["row"])
 
@@ -112,20 +121,29 @@ class Recorder(tune.Callback):
         name = trial.config["fingerprint"]
         ending = trial.last_result.get("ending")
         if ending is None:
-            stopped = self._stopper.was_stopped(name)
-            ending = {"outcome": "stopped" if stopped else "interrupted"}
+            was_stopped = self._stopper.stopped_at(name) is not None
+            ending = {"outcome": "stopped" if was_stopped else "interrupted"}
         self._settle(name, ending)
+
+    def on_trial_recover(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
+        """Count that a trial's worker died, after which another goes on."""
+        name = trial.config["fingerprint"]
+        before = self._so_far[name]
+        self._so_far[name] = replace(before, restarts=before.restarts + 1)
+        self._study.keep_restarts(name, before.restarts + 1)
+        error = _error_of(trial)
+        if _OUT_OF_MEMORY in error.text:
+            # It would run out again: the next worker hands this back instead of training.
+            trial.config["ending"] = error.ending()
+        logger.warning("trial %s goes on from its checkpoint: %s", name, error.last_line)
 
     def on_trial_error(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
         """Settle a trial whose worker died and was not to be revived."""
-        text = Path(trial.error_file).read_text(encoding="utf-8") if trial.error_file else ""
-        lines = [line for line in text.splitlines() if line.strip()]
-        last = lines[-1] if lines else "no word from it"
-        outcome = "out_of_memory" if "OutOfMemoryError" in text else "failed"
-        ending = {"outcome": outcome, "error": f"its worker died: {last}", "traceback": text}
-        self._settle(trial.config["fingerprint"], ending)
+        self._settle(trial.config["fingerprint"], _error_of(trial).ending())
 
     def _add_row(self, name: str, row: Row) -> None:
         step, value = int(row["step"]), float(row[METRIC])
@@ -141,6 +159,9 @@ class Recorder(tune.Callback):
             peak_memory_bytes=max(before.peak_memory_bytes or 0, row["peak_memory_bytes"]),
         )
         self._so_far[name] = record
+        # Before the value: a kill between the two must not let a stopped trial train on.
+        if self._stopper.stopped_at(name) == step:
+            self._study.keep_stop(name, step=step)
         self._study.report(name, step=step, value=value)
         self._tracking.add_row(name, row)
         self._watcher.row(record, row)
@@ -153,7 +174,7 @@ class Recorder(tune.Callback):
         content["step"] = max(content["step"], ending.get("step", 0))
         record = TrialRecord.from_json(content)
         if record.outcome == "finished":
-            self._root.keep_outcome(record, study=self._study.name)
+            record = self._keep_finished(record)
         self._study.settle(record)
         self._tracking.end_trial(
             record,
@@ -162,6 +183,37 @@ class Recorder(tune.Callback):
         )
         self._watcher.ended(record)
         del self._so_far[name]
+
+    def _keep_finished(self, record: TrialRecord) -> TrialRecord:
+        """Note a finished trial for other sweeps, unless one of them trained it meanwhile."""
+        found = self._root.find_outcome(record.fingerprint)
+        if found is not None and found[0] != self._study.name:
+            return replace(record, taken_over_from=found[0])
+        self._root.keep_outcome(record, study=self._study.name)
+        return record
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Death:
+    """What Ray says of a worker that died."""
+
+    text: str
+
+    @property
+    def last_line(self) -> str:
+        lines = [line for line in self.text.splitlines() if line.strip()]
+        return f"its worker died: {lines[-1].strip() if lines else 'no word from it'}"
+
+    def ending(self) -> dict[str, Any]:
+        outcome = "out_of_memory" if _OUT_OF_MEMORY in self.text else "failed"
+        return {"outcome": outcome, "error": self.last_line, "traceback": self.text}
+
+
+def _error_of(trial: Trial) -> _Death:
+    """Return the last of a trial's errors: Tune adds each to one file."""
+    path = trial.error_file
+    text = Path(path).read_text(encoding="utf-8") if path else ""
+    return _Death(text=text.rpartition("Failure # ")[2])
 
 
 def _count_parameters(suggestion: Suggestion) -> int:

@@ -12,6 +12,17 @@ ONE_SIGNAL_S = 1.0
 """What comes again sooner is the same signal: a process group's and its parent's."""
 
 
+class EndRequest:
+    """A handler that notes that its signal came, for whoever asks."""
+
+    def __init__(self) -> None:
+        self.is_made = False
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        """Note it."""
+        self.is_made = True
+
+
 @contextlib.contextmanager
 def stop_on_signal(on_ask: Callable[[str], None]) -> Iterator[threading.Event]:
     """Set an event at the first signal, whose name `on_ask` is told; a second ends the process.

@@ -5,6 +5,7 @@ when the driver starts again, and lets a trial that resumes be judged twice. A v
 not a number never gets here: the trainer ends such a trial itself, as diverged.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from types import SimpleNamespace
 from typing import Any, cast
@@ -43,17 +44,26 @@ class SweepStopper(AsyncHyperBandScheduler):
             stop_last_trials=False,
         )
         self._last_step = last_step
-        self._stopped: set[str] = set()
+        self._stopped: dict[str, int] = {}
 
-    def remember(self, curves: Iterable[tuple[str, Mapping[int, float]]]) -> None:
-        """Fill the rungs with what earlier drivers of this sweep saw: (fingerprint, curve)."""
+    def remember(
+        self,
+        curves: Iterable[tuple[str, Mapping[int, float]]],
+        *,
+        stops: Mapping[str, int] | None = None,
+    ) -> None:
+        """Fill the rungs with what earlier drivers of this sweep saw: (fingerprint, curve).
+
+        Trials that they stopped, by fingerprint at a step, stay stopped.
+        """
+        self._stopped |= stops or {}
         for fingerprint, curve in curves:
             for step in sorted(curve):
                 self.judge(fingerprint, step, curve[step])
 
-    def was_stopped(self, fingerprint: str) -> bool:
-        """Return whether it was this scheduler that ended the trial."""
-        return fingerprint in self._stopped
+    def stopped_at(self, fingerprint: str) -> int | None:
+        """Return the step at which this scheduler ended the trial, None where it did not."""
+        return self._stopped.get(fingerprint)
 
     def rungs(self) -> list[int]:
         """Return the steps at which trials are judged."""
@@ -75,8 +85,10 @@ class SweepStopper(AsyncHyperBandScheduler):
         fingerprint = trial.config["fingerprint"]
         action = self.judge(fingerprint, result["step"], result[METRIC])
         if action == TrialScheduler.STOP:
-            self._stopped.add(fingerprint)
-        return action
+            self._stopped.setdefault(fingerprint, result["step"])
+        # A driver that was killed between its verdict and the trial's end: the verdict holds.
+        is_over = result["step"] >= self._stopped.get(fingerprint, math.inf)
+        return TrialScheduler.STOP if is_over else action
 
     def judge(self, fingerprint: str, step: int, value: float) -> str:
         """Return whether a trial goes on (CONTINUE) or not (STOP) with its validation at a step."""

@@ -22,6 +22,7 @@ from sweeps.engine.outcomes import TrialRecord
 from sweeps.engine.places import resolve_path
 from trainer.journal import Row, read_journal
 from trainer.record import FILE_NAME as RECORD_FILE
+from trainer.record import Record
 
 OUTCOME_FILE = "outcome.json"
 
@@ -89,9 +90,15 @@ class Root:
         path = self.trials / fingerprint / RECORD_FILE
         return path.read_text(encoding="utf-8") if path.is_file() else ""
 
-    def read_rows(self, fingerprint: str) -> list[Row]:
-        """Return a trial's journal, empty when it never got to one."""
-        return read_journal(self.trials / fingerprint)
+    def read_commit(self, fingerprint: str) -> str:
+        """Return the commit that a trial was trained by, empty when it never got to a record."""
+        text = self.read_record_text(fingerprint)
+        return Record.from_text(text, source=fingerprint).commit if text else ""
+
+    def read_rows(self, fingerprint: str, *, until: int | None = None) -> list[Row]:
+        """Return a trial's journal, to a step, empty when it never got to one."""
+        rows = read_journal(self.trials / fingerprint)
+        return [row for row in rows if until is None or row["step"] <= until]
 
     def keep_outcome(self, record: TrialRecord, *, study: str) -> None:
         """Note in a trial's folder that it finished, for other sweeps to take it over."""
@@ -182,6 +189,13 @@ def find_study(storage: BaseStorage, sweep: str) -> Study:
         there = ", ".join(sorted({name for s in known for name in _names_of(s)})) or "none yet"
         raise ValueError(f"sweep={sweep}; must be one of the sweeps there are: {there}")
     return optuna.load_study(storage=storage, study_name=candidates[-1].study_name)
+
+
+def find_studies(storage: BaseStorage) -> list[Study]:
+    """Return all studies of sweeps, the one that ran last at the end."""
+    known = [s for s in optuna.get_all_study_summaries(storage) if _facts_of(s)]
+    ordered = sorted(known, key=lambda s: s.user_attrs.get(TURN, 0))
+    return [optuna.load_study(storage=storage, study_name=s.study_name) for s in ordered]
 
 
 def read_facts(study: Study) -> Facts:

@@ -28,6 +28,7 @@ DUPLICATES_UNTIL_EXHAUSTED = 20
 
 _RECORD, _FIELDS, _NOTES = "record", "fields", "notes"
 _FINGERPRINT, _DUPLICATE = "fingerprint", "duplicate_of"
+_STOP, _RESTARTS = "stopped_at", "restarts"
 
 Space = Callable[[Trial], Mapping[str, object]]
 Fields = dict[str, Any]
@@ -130,6 +131,18 @@ class SweepStudy:
         if step not in told:
             trial.report(value, step)
 
+    def keep_stop(self, fingerprint: str, *, step: int) -> None:
+        """Note that the scheduler has ended a running trial at a step, before it is settled."""
+        self._running[fingerprint].set_user_attr(_STOP, step)
+
+    def keep_restarts(self, fingerprint: str, restarts: int) -> None:
+        """Note how often a running trial's worker has died."""
+        self._running[fingerprint].set_user_attr(_RESTARTS, restarts)
+
+    def restarts(self, fingerprint: str) -> int:
+        """Return how often a running trial's worker has died, under earlier drivers too."""
+        return int(self._running[fingerprint].user_attrs.get(_RESTARTS, 0))
+
     def settle(self, record: TrialRecord) -> None:
         """Tell how a running trial ended; an interrupted one stays open for the next driver."""
         trial = self._running[record.fingerprint]
@@ -155,6 +168,11 @@ class SweepStudy:
             fingerprint = frozen.user_attrs.get(_FINGERPRINT)
             if fingerprint is not None and _DUPLICATE not in frozen.user_attrs:
                 yield fingerprint, dict(frozen.intermediate_values)
+
+    def stops(self) -> dict[str, int]:
+        """Return the step at which the scheduler ended a trial, by fingerprint."""
+        noted = (frozen.user_attrs for frozen in self._study.get_trials(deepcopy=False))
+        return {each[_FINGERPRINT]: each[_STOP] for each in noted if _STOP in each}
 
     def _read_history(self) -> None:
         for frozen in self._study.get_trials(deepcopy=False):

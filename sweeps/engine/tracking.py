@@ -114,6 +114,7 @@ class Tracking:
                 self._runs = SweepRuns(self._sweep, on_run=self._on_run)
             work(self._runs)
         except Exception as error:  # noqa: BLE001 - the writer must outlive every store's mood
+            self._runs = None  # looked up anew: the server may have done what it did not answer
             if not self._has_warned:
                 self._has_warned = True
                 logger.warning("MLflow did not take a write, which is tried again: %s", error)

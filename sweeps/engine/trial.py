@@ -3,27 +3,37 @@
 The only place where any exception is caught: a failing trial never ends a sweep.
 """
 
+import contextlib
 import gc
+import signal
 import sys
 import time
 import traceback
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from ray import tune
 from ray.exceptions import RayError
+from ray.tune.trainable.function_trainable import FunctionTrainable, wrap_function
 
-from trainer.checkpoint import LAST, read_checkpoint_journal
+from sweeps.engine.signals import EndRequest
+from trainer.checkpoint import find_usable
 from trainer.config import METRIC, TrainConfig
 from trainer.device import describe_environment, resolve_device
 from trainer.journal import Row
-from trainer.train import StopTraining, TrainResult, train
+from trainer.train import StopTraining, train
 
 STOP_FILE = "stop"
 
 _SECONDS_BETWEEN_LOOKS = 0.5
+_PATIENCE_S = 5.0
+"""The workers of a driver that was killed end sooner."""
+
+_INTERRUPTED = {"outcome": "interrupted", "error": "asked to stop"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,14 +49,31 @@ class TrialContext:
     commit: str
 
 
+def build_trainable(context: TrialContext) -> type[FunctionTrainable]:
+    """Return `run_trial` as what Tune makes actors of, on which SIGTERM ends a trial in good order.
+
+    Trials run off the main thread, where no signal can be caught; an actor is set up on it.
+    """
+
+    class TrialWorker(wrap_function(tune.with_parameters(run_trial, context=context))):  # type: ignore[misc]
+        def setup(self, config: dict[str, Any]) -> None:
+            signal.signal(signal.SIGTERM, EndRequest())
+            super().setup(config)
+
+    return TrialWorker
+
+
 def run_trial(assignment: dict[str, Any], context: TrialContext) -> None:
     """Train one trial; the last report says how it ended. Resumes where a checkpoint is."""
     torch.set_num_threads(context.threads)
     config = TrainConfig.from_fields(assignment["fields"])
     folder = context.trials_folder / assignment["fingerprint"]
+    should_stop = _StopAsked(context.stop_file)
     try:
-        result = _train(config, folder, context)
-        ending = {"outcome": result.outcome, "step": result.step, "error": result.reason}
+        with _alone(folder, should_stop) as is_alone:
+            ending = assignment.get("ending") or _INTERRUPTED
+            if is_alone and ending is _INTERRUPTED:
+                ending = _train(config, folder, context, should_stop)
     except RayError:
         raise
     except Exception as error:  # noqa: BLE001 - the trial boundary: recorded, not swallowed
@@ -65,22 +92,48 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or said
 
 
-def _train(config: TrainConfig, folder: Path, context: TrialContext) -> TrainResult:
+@contextlib.contextmanager
+def _alone(folder: Path, should_stop: Callable[[], bool]) -> Iterator[bool]:
+    """Keep all others from writing to a trial's folder, waiting until they have left it: another
+    sweep's worker, or one whose driver was killed a moment ago. False when asked to stop."""
+    locks = folder.parent.with_name("locks")
+    locks.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(locks / f"{folder.name}.lock")
+    waited_s = 0.0
+    while not should_stop():
+        try:
+            lock.acquire(timeout=_SECONDS_BETWEEN_LOOKS)
+            break
+        except Timeout:
+            waited_s += _SECONDS_BETWEEN_LOOKS
+            if waited_s == _PATIENCE_S:
+                tune.report({"waits_for": folder.name})
+    try:
+        yield lock.is_locked
+    finally:
+        lock.release()
+
+
+def _train(
+    config: TrainConfig, folder: Path, context: TrialContext, should_stop: Callable[[], bool]
+) -> dict[str, Any]:
     here = describe_environment(resolve_device(config.device))
     tune.report({"started": here})
-    resume_from = folder if (folder / LAST).is_file() else None
-    if resume_from is not None:
-        # A driver that died may have missed rows; who has them already takes them once.
-        for row in read_checkpoint_journal(folder, fingerprint=folder.name):
+    checkpoint, rows = find_usable(folder, fingerprint=folder.name) or (None, [])
+    try:
+        for row in rows:  # a driver that died may have missed some; who has them takes them once
             _report(row)
-    return train(
+    except StopTraining as stop:  # by a verdict that the driver did not come to carry out
+        return {"outcome": "stopped", "error": str(stop)}
+    result = train(
         config,
         report=_report,
-        should_stop=_Throttled(context.stop_file),
-        resume_from=resume_from,
+        should_stop=should_stop,
+        resume_from=checkpoint,
         folder=folder,
         commit=context.commit,
     )
+    return {"outcome": result.outcome, "step": result.step, "error": result.reason}
 
 
 def _report(row: Row) -> None:
@@ -100,14 +153,20 @@ def _free_memory() -> None:
         torch.cuda.empty_cache()
 
 
-class _Throttled:
-    """Whether a file exists, looked up at most twice a second: storage may be a network away."""
+class _StopAsked:
+    """Whether this worker got a SIGTERM during this trial, or a file exists that asks all trials
+    to end, looked up at most twice a second: storage may be a network away."""
 
     def __init__(self, path: Path) -> None:
+        handler = signal.getsignal(signal.SIGTERM)
+        self._request = handler if isinstance(handler, EndRequest) else EndRequest()
+        self._request.is_made = False
         self._path = path
         self._looked_at_s = float("-inf")
 
     def __call__(self) -> bool:
+        if self._request.is_made:
+            return True
         now_s = time.monotonic()
         if now_s - self._looked_at_s < _SECONDS_BETWEEN_LOOKS:
             return False

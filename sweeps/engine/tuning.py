@@ -12,7 +12,6 @@ import ray
 from optuna.study import Study
 from ray import tune
 
-from sweeps.engine.mlflow_runs import TrackedSweep
 from sweeps.engine.outcomes import TrialRecord, rank
 from sweeps.engine.placement import Machines
 from sweeps.engine.progress import ProgressTable
@@ -21,10 +20,11 @@ from sweeps.engine.search import StudySearcher
 from sweeps.engine.setting import Setting
 from sweeps.engine.signals import stop_on_signal
 from sweeps.engine.stopping import SweepStopper, build_stopper
-from sweeps.engine.store import TURN, keep_run_id, read_facts
+from sweeps.engine.store import keep_run_id, read_facts
 from sweeps.engine.study import SweepStudy, read_records
+from sweeps.engine.sync import track
 from sweeps.engine.tracking import Tracking
-from sweeps.engine.trial import TrialContext, run_trial
+from sweeps.engine.trial import TrialContext, build_trainable
 from trainer.config import METRIC
 
 WORKER_DEATHS_FORGIVEN = 3
@@ -58,12 +58,12 @@ def _ask_for_gpu_bytes() -> int:
 def run_trials(setting: Setting, study: Study, *, show: Callable[[str], None]) -> bool:
     """Train until the study has the trials asked for, or a signal asks to stop.
 
-    Return whether it came to the end: after a signal, time is short.
+    Return whether it came to the end and MLflow has all of it: after a signal, time is short.
     """
     watcher = ProgressTable(read_facts(study)["do_nothing"][METRIC], show=show)
     sweep_study = SweepStudy(study, setting.plan, find_finished=_finder(setting, study))
     stopper = build_stopper(setting.base, stops_early=setting.sweep.stops_early)
-    stopper.remember(sweep_study.curves())
+    stopper.remember(sweep_study.curves(), stops=sweep_study.stops())
     tracking = _open_tracking(setting, study)
     recorder = Recorder(
         sweep_study,
@@ -81,10 +81,13 @@ def run_trials(setting: Setting, study: Study, *, show: Callable[[str], None]) -
         finally:
             undelivered = tracking.close(rank(read_records(study)))
     if undelivered:
-        show(f"MLflow lacks something of {undelivered} trials: the same command writes it")
+        show(
+            f"MLflow lacks something of {undelivered} trials: the same command writes it, "
+            f"or {setting.options.unshift_command} sync"
+        )
     if stop.is_set():
         show("stopped: trials that had not finished go on with the same command")
-    return not stop.is_set()
+    return not stop.is_set() and not undelivered
 
 
 def _tune(
@@ -103,7 +106,7 @@ def _tune(
         commit=setting.options.commit,
     )
     trainable = tune.with_resources(
-        tune.with_parameters(run_trial, context=context),
+        build_trainable(context),
         {"cpu": placement.cpus, "gpu": placement.gpus},
     )
     # Tune's own state is of no use: the study is what a sweep goes on from.
@@ -131,20 +134,11 @@ def _tune(
 
 
 def _open_tracking(setting: Setting, study: Study) -> Tracking:
-    is_local = setting.inputs.tracking_uri == setting.root.tracking_uri
-    tracked = TrackedSweep(
-        name=setting.sweep.name,
-        study=study.study_name,
-        turn=study.user_attrs[TURN],
-        do_nothing=read_facts(study)["do_nothing"],
-        tags={
-            "commit": setting.options.commit,
-            "data": setting.data.fingerprint,
-            "size": setting.size,
-            "setting": f"{setting.sweep.name}@{setting.key}",
-        },
+    tracked = track(
+        study,
+        root=setting.root,
         tracking_uri=setting.inputs.tracking_uri,
-        artifacts=setting.root.path / "mlflow-artifacts" if is_local else None,
+        commit=setting.options.commit,
     )
     return Tracking(tracked, on_run=lambda trial, run_id: keep_run_id(study, trial, run_id))
 

@@ -76,6 +76,19 @@ def test_the_report_that_stopped_a_trial_is_told_too(desk):
     assert desk.study.get_trials()[0].intermediate_values == {20: 1.5}
 
 
+def test_a_verdict_is_noted_before_the_value_that_led_to_it(desk, monkeypatch):
+    """A driver killed between the two would forget why, and let the trial train on."""
+    desk.stopper.remember([("other", {20: 1.0})])
+    noted = []
+    monkeypatch.setattr(desk.sweep, "report", lambda *a, **k: noted.append(desk.sweep.stops()))
+    assert report(desk, 20, 1.5) == TrialScheduler.STOP
+    assert noted == [{desk.suggestion.fingerprint: 20}]
+    after_the_kill = SweepStopper(last_step=80, report_every=10)
+    after_the_kill.remember(desk.sweep.curves(), stops=desk.sweep.stops())
+    desk.stopper = after_the_kill
+    assert report(desk, 20, 1.5) == TrialScheduler.STOP
+
+
 def test_a_revived_worker_that_tells_its_journal_again_is_heard_once(desk):
     for step, value in ((10, 1.5), (20, 1.4), (10, 1.5), (20, 1.4), (30, 1.3)):
         report(desk, step, value)

@@ -37,8 +37,8 @@ def test_a_trial_in_the_worse_half_stops_at_its_rung_and_not_before():
     judge(scheduler, "good", 20, 1.0)
     assert judge(scheduler, "bad", 10, 2.0) == GO_ON
     assert judge(scheduler, "bad", 20, 2.0) == STOP
-    assert scheduler.was_stopped("bad")
-    assert not scheduler.was_stopped("good")
+    assert scheduler.stopped_at("bad") == 20
+    assert scheduler.stopped_at("good") is None
 
 
 def test_the_last_step_is_finished_and_never_stopped():
@@ -47,7 +47,7 @@ def test_the_last_step_is_finished_and_never_stopped():
         for step in (20, 40, 80):
             assert judge(scheduler, name, step, 1.0) == GO_ON
     assert judge(scheduler, "late", 80, 9.0) == GO_ON
-    assert not scheduler.was_stopped("late")
+    assert scheduler.stopped_at("late") is None
 
 
 def test_a_report_without_the_metric_is_let_pass():
@@ -70,6 +70,16 @@ def test_a_resumed_trial_is_not_judged_twice_at_a_rung():
     before = dict(recorded)
     assert judge(scheduler, "mine", 20, 1.5) == GO_ON
     assert recorded == before
+
+
+def test_a_verdict_that_a_killed_driver_noted_holds():
+    scheduler = stopper()
+    scheduler.remember([("good", {20: 1.0})], stops={"bad": 20})
+    assert [judge(scheduler, "bad", step, 0.5) for step in (10, 20)] == [GO_ON, STOP]
+    assert scheduler.stopped_at("bad") == 20
+    # and its value counts at the rung, as it would have without the kill
+    assert judge(scheduler, "fair", 20, 0.7) == GO_ON
+    assert judge(scheduler, "weak", 20, 0.9) == STOP
 
 
 def test_a_sweep_side_by_side_stops_nothing():

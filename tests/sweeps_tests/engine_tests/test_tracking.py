@@ -1,5 +1,8 @@
 import dataclasses
 import re
+import subprocess
+import sys
+import time
 
 import pytest
 from mlflow.tracking import MlflowClient
@@ -213,3 +216,56 @@ def test_a_store_that_cannot_be_reached_costs_a_warning_and_no_crash(sweep, capl
     run_trial(tracking, A)
     assert tracking.close([], timeout_s=1.0) == 1
     assert caplog.text.count("MLflow did not take a write") == 1
+
+
+def test_runs_that_an_unanswered_call_doubled_become_one(sweep):
+    """A server that is slow makes a run and answers too late: the client asks for another."""
+    write(sweep, A)
+    client = MlflowClient(sweep.tracking_uri)
+    (kept,) = children(sweep).values()
+    parent = client.get_run(kept.data.tags["mlflow.parentRunId"])
+    twin = client.create_run(kept.info.experiment_id, tags=parent.data.tags)
+    tags = kept.data.tags | {"mlflow.parentRunId": twin.info.run_id}
+    client.create_run(kept.info.experiment_id, tags=tags)
+    stray = tags | {"fingerprint": B}
+    client.create_run(kept.info.experiment_id, tags=stray)
+    write(sweep, B)
+    runs = client.search_runs([kept.info.experiment_id])
+    assert len(runs) == 3
+    assert {name: run.data.tags["mlflow.parentRunId"] for name, run in children(sweep).items()} == {
+        A: parent.info.run_id,
+        B: parent.info.run_id,
+    }
+
+
+MAKING = """
+import sys
+import cluster.environment
+cluster.environment.apply()
+from pathlib import Path
+from sweeps.engine.mlflow_runs import make_database
+print("begun", flush=True)
+make_database(Path(sys.argv[1]))
+"""
+
+
+@pytest.mark.slow
+def test_a_database_that_two_make_at_once_of_whom_one_is_killed_is_whole(tmp_path):
+    """Killed while it makes the tables, MLflow leaves a database that it cannot open again."""
+    path = tmp_path / "mlflow.db"
+    command = [sys.executable, "-c", MAKING, str(path)]
+    first = subprocess.Popen(command, stdout=subprocess.PIPE)
+    assert first.stdout.readline() == b"begun\n"
+    new = tmp_path / ".mlflow.db.new"
+    deadline = time.monotonic() + 60
+    while not (new.is_file() and new.stat().st_size > 100_000):  # some tables, not all
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    second = subprocess.Popen(command, stdout=subprocess.PIPE)
+    first.kill()
+    first.communicate()
+    assert not path.exists()
+    second.communicate(timeout=60)
+    assert second.returncode == 0
+    assert not new.exists()
+    assert MlflowClient(f"sqlite:///{path}").search_experiments()[0].name == "Default"

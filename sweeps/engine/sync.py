@@ -1,0 +1,68 @@
+"""Writing to MLflow what it lacks of a sweep: journals and study are the truth, MLflow a copy."""
+
+from collections.abc import Callable
+
+from filelock import Timeout
+from optuna.study import Study
+
+from sweeps.engine.mlflow_runs import Dues, SweepRuns, TrackedSweep, open_client
+from sweeps.engine.outcomes import rank
+from sweeps.engine.store import TURN, Root, keep_run_id, read_facts
+from sweeps.engine.study import read_records
+
+
+def track(study: Study, *, root: Root, tracking_uri: str, commit: str) -> TrackedSweep:
+    """Return what MLflow is told of a sweep, by its study."""
+    facts = read_facts(study)
+    is_local = tracking_uri == root.tracking_uri
+    return TrackedSweep(
+        name=facts["sweep"],
+        study=study.study_name,
+        turn=study.user_attrs[TURN],
+        do_nothing=facts["do_nothing"],
+        tags={
+            "commit": commit,
+            "data": facts["data_fingerprint"],
+            "size": facts["size"],
+            "setting": f"{facts['sweep']}@{facts['setting']}",
+        },
+        tracking_uri=tracking_uri,
+        artifacts=root.path / "mlflow-artifacts" if is_local else None,
+        database=root.path / "mlflow.db" if is_local else None,
+    )
+
+
+def deliver(study: Study, *, root: Root, tracking_uri: str, show: Callable[[str], None]) -> None:
+    """Write all of a sweep's trials that MLflow does not have whole; twice is as good as once.
+
+    Raises ValueError when the sweep is running, whose driver writes, or MLflow does not take it.
+    """
+    facts = read_facts(study)
+    name = f"{facts['sweep']}@{facts['setting']}"
+    try:
+        with root.hold(name, timeout_s=0), open_client(tracking_uri):
+            written = _deliver(study, root, tracking_uri)
+    except Timeout as error:
+        raise ValueError(f"sweep={name}; must not be running: its driver writes by itself") from (
+            error
+        )
+    show(f"{study.study_name}: {written} trials are in MLflow as they are on disk")
+
+
+def _deliver(study: Study, root: Root, tracking_uri: str) -> int:
+    records = rank(read_records(study))
+    commits = (root.read_commit(record.fingerprint) for record in records)
+    commit = next((commit for commit in commits if commit), "unknown")
+    tracked = track(study, root=root, tracking_uri=tracking_uri, commit=commit)
+    runs = SweepRuns(tracked, on_run=lambda trial, run_id: keep_run_id(study, trial, run_id))
+    for record in records:
+        dues = Dues(
+            params=record.params,
+            rows=root.read_rows(record.fingerprint, until=record.step),
+            config=root.read_record_text(record.fingerprint),
+            ending=record,
+            is_whole=True,
+        )
+        runs.write(record.fingerprint, dues)
+    runs.finish(records)
+    return len(records)

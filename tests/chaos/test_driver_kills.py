@@ -1,0 +1,58 @@
+"""`kill -9` of a sweep's driver, again and again, each time followed by the same command."""
+
+import contextlib
+import random
+import subprocess
+
+import pytest
+from tests_support.driven_sweep import assert_nothing_lost_or_doubled, wait_until
+
+STARTING_S = 16.0
+"""About how long a driver takes to its first trial, and then some."""
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize(
+    ("kills", "size"),
+    [
+        pytest.param(2, {"trials": 4, "steps": 16}, marks=pytest.mark.slow, id="2"),
+        pytest.param(20, {"trials": 10, "steps": 48}, marks=pytest.mark.chaos, id="20"),
+    ],
+)
+def test_a_driver_killed_at_random_loses_and_doubles_nothing(driven, kills, size):
+    undisturbed = driven("undisturbed", **size)
+    undisturbed.run()
+    killed = driven("killed", **size)
+    dice = random.Random(kills)
+    done, snapshots = 0, []
+    for number in range(kills):
+        done += _kill(killed, dice, in_training=number % 2 == 0)
+        snapshots.append({path.parent.name: path.read_text() for path in _journals(killed)})
+    killed.run()
+    print(f"{done} of {kills} kills hit a running driver")
+    assert done == kills
+    assert killed.leaderboard() == undisturbed.leaderboard()
+    assert_nothing_lost_or_doubled(killed)
+    for snapshot in snapshots:
+        for name, text in snapshot.items():
+            kept = text.splitlines()[:-1]  # the last row may be newer than its checkpoint
+            assert killed.journal(name)[: len(kept)] == kept
+
+
+def _journals(sweep):
+    return sweep.storage.glob("trials/*/metrics.jsonl")
+
+
+def _kill(sweep, dice, *, in_training):
+    """Kill a driver some time after its start, or after its first report; return whether it was
+    still running."""
+    driver = sweep.start()
+    moment_s = dice.uniform(0, 3.0 if in_training else STARTING_S)
+    if in_training:
+        wait_until(lambda: "%" in sweep.printed() or driver.poll() is not None)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        driver.wait(moment_s)
+    was_running = driver.poll() is None
+    driver.kill()
+    driver.wait()
+    return was_running
