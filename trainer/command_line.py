@@ -29,10 +29,11 @@ def parse_settings(settings: tuple[str, ...]) -> dict[str, object]:
     for setting in settings:
         name, equals, text = setting.partition("=")
         if not equals:
-            raise ValueError(f"--set {setting}; must be FIELD=JSON, such as optimizer.lr=1e-3")
+            shown = setting if setting.isprintable() else ascii(setting)
+            raise ValueError(f"--set {shown}; must be FIELD=JSON, such as optimizer.lr=1e-3")
         try:
             fields[name] = json.loads(text)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):  # also a number of too many digits, deep nesting
             fields[name] = text
     return fields
 

@@ -7,12 +7,13 @@ from collections.abc import Iterator, Mapping
 
 _T = typing.TypeVar("_T")
 
+_LONGEST_SHOWN = 200
+
 
 def require(holds: bool, name: str, value: object, allowed: str) -> None:
     """Raise ValueError naming a field, its value and what is allowed, unless that holds."""
     if not holds:
-        shown = list(value) if isinstance(value, tuple) else value
-        raise ValueError(f"{name}={shown}; must be {allowed}")
+        raise ValueError(f"{name}={_in_one_line(value)}; must be {allowed}")
 
 
 def require_positive(name: str, value: float | None) -> None:
@@ -53,6 +54,8 @@ def convert(name: str, value: object, kind: object) -> object:
     if kind == tuple[int, ...]:
         ok = isinstance(value, list | tuple) and all(type(v) is int for v in value)
         require(ok, name, value, "a list of whole numbers")
+        for number in typing.cast("list[int]", value):
+            _require_believable(name, number)
         return tuple(typing.cast("list[int]", value))
     alternatives = typing.get_args(kind)
     if type(None) in alternatives:
@@ -61,8 +64,13 @@ def convert(name: str, value: object, kind: object) -> object:
         return convert(name, value, next(k for k in alternatives if k is not type(None)))
     if kind is float:
         require(type(value) in (int, float), name, value, "a number")
-        return float(typing.cast("float", value))
+        try:
+            return float(typing.cast("float", value))
+        except OverflowError as error:
+            raise ValueError(f"{name}={_in_one_line(value)}; must be below 1e308") from error
     require(type(value) is kind, name, value, f"of type {getattr(kind, '__name__', kind)}")
+    if kind is int:
+        _require_believable(name, typing.cast("int", value))
     return value
 
 
@@ -75,3 +83,15 @@ def build(cls: type[_T], values: Mapping[str, object], *, prefix: str = "") -> _
         elif prefix + name in values:
             arguments[name] = values[prefix + name]
     return cls(**arguments)
+
+
+def _require_believable(name: str, value: int) -> None:
+    require(abs(value) < 2**64, name, value, "below 2**64")
+
+
+def _in_one_line(value: object) -> str:
+    """Return a value as the user wrote it, unless that would be long or break the line."""
+    text = str(list(value) if isinstance(value, tuple) else value)
+    if not text.isprintable():
+        text = ascii(text)
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trainer.config import TRAINER_REVISION, TrainConfig
+from trainer.fields import require
 from trainer.whole_file import replace_whole
 
 FILE_NAME = "config.json"
@@ -16,6 +17,9 @@ ENVIRONMENT_KEYS = frozenset(
     {"device_kind", "device_name", "threads", "python", "platform", "versions"}
 )
 """What must be equal for a trial to repeat to the last bit."""
+
+
+_KINDS = {"fingerprint": str, "data_fingerprint": str, "trainer_revision": int, "commit": str}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +62,10 @@ class Record:
             content = json.loads(text)
             _check_environments(content["environments"])
             revision, fingerprint = content["trainer_revision"], content["fingerprint"]
+            for name, kind in _KINDS.items():
+                require(
+                    type(content[name]) is kind, name, content[name], f"of type {kind.__name__}"
+                )
             return cls(
                 config=TrainConfig.from_fields(_in_todays_words(content["config"], revision)),
                 data_fingerprint=content["data_fingerprint"],
@@ -66,7 +74,7 @@ class Record:
                 trainer_revision=revision,
                 told_fingerprint=None if revision == TRAINER_REVISION else fingerprint,
             )
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
             raise ValueError(f"record={source}; must be a trial's {FILE_NAME}: {error}") from error
 
 

@@ -1,0 +1,284 @@
+"""Malformed input for every reader: all that comes of it is a ValueError of one line.
+
+The examples are the same at every run.
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.configuration import set_hypothesis_home_dir
+from tests_support.trained_folder import tiny_config, write_trained
+
+from trainer import journal, record
+from trainer.checkpoint import BEST, LAST, load_last, save_last
+from trainer.command_line import parse_settings
+from trainer.config import SAMPLE_RATE_HZ, TrainConfig
+from trainer.data import open_data
+from trainer.journal import Journal, is_row, read_journal
+from trainer.record import read_record
+from trainer.recordings import UnusableRecording, decode
+from trainer.restore import Job, Restoration, process_file
+from trainer.trained import read_trained
+
+pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.timeout(120)]
+
+
+def examples(count):
+    """Return settings under which every run tries the same examples and keeps none on disk."""
+    return settings(
+        max_examples=count,
+        derandomize=True,
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def hypothesis_home(tmp_path_factory):
+    set_hypothesis_home_dir(tmp_path_factory.mktemp("hypothesis"))
+
+
+def is_refused(function, *arguments, **named):
+    """Return whether it raised; fail unless that was a ValueError of one line."""
+    try:
+        function(*arguments, **named)
+    except ValueError as error:
+        assert len(str(error).splitlines()) == 1, str(error)[:500]
+        return True
+    return False
+
+
+@st.composite
+def mutations(draw):
+    """Return a function from bytes to damaged bytes: flipped, cut out, cut off or written over."""
+    edits = draw(
+        st.lists(
+            st.tuples(
+                st.sampled_from(["flip", "cut", "end", "fill", "insert"]),
+                st.floats(0, 1, exclude_max=True),
+                st.binary(min_size=1, max_size=8),
+            ),
+            min_size=1,
+            max_size=4,
+        )
+    )
+
+    def mutate(content, *, head=None):
+        content = bytearray(content)
+        for kind, share, data in edits:
+            at = int(share * min(len(content), head or len(content)))
+            if kind == "flip" and content:
+                content[at] ^= data[0] or 1
+            elif kind == "cut":
+                del content[at : at + data[0]]
+            elif kind == "end":
+                del content[at:]
+            elif kind == "fill":
+                content[at : at + len(data)] = data
+            else:
+                content[at:at] = data
+        return bytes(content)
+
+    return mutate
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=4), inner),
+    max_leaves=8,
+)
+NUMBERS = st.integers() | st.floats() | st.sampled_from([10**400, -(10**400), 2**63, 1e308, 1e-320])
+FIELDS = st.sampled_from(sorted(TrainConfig().to_fields()))
+
+
+# Configurations.
+
+
+@examples(400)
+@given(st.dictionaries(FIELDS, JSON | NUMBERS | st.lists(NUMBERS, max_size=3), max_size=3))
+def test_fields_of_any_kind_make_a_configuration_or_are_refused(values):
+    if not is_refused(TrainConfig.from_fields, values):
+        config = TrainConfig.from_fields(values)
+        assert TrainConfig.from_fields(json.loads(json.dumps(config.to_fields()))) == config
+
+
+@examples(100)
+@given(st.dictionaries(st.text(max_size=20), JSON, min_size=1, max_size=2))
+def test_fields_of_any_name_are_refused(values):
+    if not values.keys() <= TrainConfig().to_fields().keys():
+        assert is_refused(TrainConfig.from_fields, values)
+
+
+@examples(200)
+@given(FIELDS, st.text() | JSON.map(json.dumps))
+def test_a_setting_of_any_text_is_taken_or_refused(name, text):
+    is_refused(lambda: TrainConfig.from_fields(parse_settings((f"{name}={text}",))))
+    is_refused(parse_settings, (text,))
+
+
+@pytest.mark.parametrize("name", ["steps", "optimizer.lr", "model.channels", "precision"])
+@pytest.mark.parametrize("text", ["[" * 10**5, "9" * 10**5, "9" * 4000, "-" + "9" * 4000])
+def test_gigantic_settings_are_refused_in_a_short_line(name, text):
+    with pytest.raises(ValueError) as refused:
+        TrainConfig.from_fields(parse_settings((f"{name}={text}",)))
+    assert str(refused.value).startswith(f"{name}=") and len(str(refused.value)) < 400
+
+
+# Journals, records and checkpoints.
+
+EMPTY_RECORD = record.Record(config=TrainConfig(), data_fingerprint="", commit="").to_text()
+ROWS = [{"step": n, "stft": 1.5 / n, "train_losses": [0.1, 1 / 3]} for n in (2, 4, 6)]
+TRIAL = "0123456789abcdef"
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A folder with every file that a trial has."""
+    folder = tmp_path_factory.mktemp("trained")
+    write_trained(folder, tiny_config("frames"))
+    Journal(folder, ROWS)
+    weights = {"weight": torch.randn(3, 4), "bias": torch.zeros(2)}
+    state = {"step": 3, "fingerprint": TRIAL, "model": weights, "seconds": 1.25}
+    state |= {"optimizer": {"lr": {"state": {0: {"sum": torch.ones(2)}}}}, "loss": {}}
+    state |= {"rng": {"cpu": torch.get_rng_state()}, "journal": ROWS}
+    save_last(folder, state | {"interval": {"losses": [0.5], "grad_norms": [1.5]}})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def scratch(tmp_path_factory):
+    return tmp_path_factory.mktemp("scratch")
+
+
+@examples(200)
+@given(change=mutations() | st.binary(max_size=200).map(lambda b: lambda content: b))
+def test_a_damaged_journal_gives_true_rows_or_is_refused(trained, scratch, change):
+    path = scratch / journal.FILE_NAME
+    path.write_bytes(change((trained / journal.FILE_NAME).read_bytes()))
+    if not is_refused(read_journal, scratch):
+        assert all(is_row(row) for row in read_journal(scratch))
+
+
+@examples(200)
+@given(change=mutations() | JSON.map(lambda v: lambda content: json.dumps(v).encode()))
+def test_a_damaged_record_is_a_record_or_is_refused(trained, scratch, change):
+    (scratch / record.FILE_NAME).write_bytes(change((trained / record.FILE_NAME).read_bytes()))
+    if not is_refused(read_record, scratch):
+        assert len(read_record(scratch).fingerprint) > 0
+
+
+@examples(100)
+@given(
+    name=st.sampled_from(
+        ["config", "environments", "trainer_revision", "data_fingerprint", "commit"]
+    ),
+    value=JSON | st.dictionaries(FIELDS, JSON, max_size=2),
+)
+def test_a_record_with_parts_of_another_kind_is_refused(trained, scratch, name, value):
+    content = json.loads((trained / record.FILE_NAME).read_text())
+    (scratch / record.FILE_NAME).write_text(json.dumps(content | {name: value}))
+    if not is_refused(read_record, scratch):
+        read_record(scratch).to_text()
+
+
+@examples(300)
+@given(change=mutations() | st.binary(max_size=200).map(lambda b: lambda content: b))
+def test_a_damaged_checkpoint_is_refused_or_as_it_was(trained, scratch, change):
+    expected = load_last(trained, fingerprint=TRIAL)
+    (scratch / LAST).write_bytes(change((trained / LAST).read_bytes()))
+    if not is_refused(load_last, scratch, fingerprint=TRIAL):
+        found = load_last(scratch, fingerprint=TRIAL)
+        assert (found["step"], found["journal"]) == (expected["step"], ROWS)
+        assert torch.equal(found["model"]["weight"], expected["model"]["weight"])
+
+
+@examples(100)
+@given(change=mutations() | st.binary(max_size=200).map(lambda b: lambda content: b))
+def test_damaged_weights_are_weights_of_the_net_or_are_refused(trained, scratch, change):
+    shutil.copy(trained / record.FILE_NAME, scratch)
+    (scratch / BEST).write_bytes(change((trained / BEST).read_bytes()))
+    is_refused(lambda: read_trained(scratch).load(torch.device("cpu")))
+
+
+# Recordings.
+
+KINDS = (".wav", ".flac", ".ogg", ".mp3", ".aiff")
+
+
+@pytest.fixture(scope="module")
+def sounds(tmp_path_factory):
+    """A real file of each kind, of 0.6 s in two channels."""
+    folder = tmp_path_factory.mktemp("sounds")
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, size=(SAMPLE_RATE_HZ * 6 // 10, 2))
+    for kind in KINDS:
+        soundfile.write(folder / f"sound{kind}", noise, SAMPLE_RATE_HZ)
+    return {kind: (folder / f"sound{kind}").read_bytes() for kind in KINDS}
+
+
+def mutated_sound(sounds, kind, change, in_head, folder):
+    path = folder / f"mutated{kind}"
+    path.write_bytes(change(sounds[kind], head=100 if in_head else None))
+    return path
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@examples(60)
+@given(change=mutations(), in_head=st.booleans())
+def test_a_damaged_recording_is_sound_or_unusable(sounds, scratch, kind, change, in_head):
+    path = mutated_sound(sounds, kind, change, in_head, scratch)
+    try:
+        samples = decode(path)
+    except (UnusableRecording, OSError) as error:
+        assert len(str(error).splitlines()) == 1
+    else:
+        assert np.isfinite(samples).all()
+        assert len(samples) < 20 * len(sounds[".wav"])  # no more than the slowest rate can mean
+
+
+@pytest.fixture(scope="module")
+def restoration(trained):
+    net = read_trained(trained).load(torch.device("cpu"))
+    return Restoration(net=net, device=torch.device("cpu"))
+
+
+@pytest.mark.parametrize("kind", [".wav", ".flac", ".mp3"])
+@examples(12)
+@given(change=mutations(), in_head=st.booleans())
+def test_restoring_a_damaged_recording_writes_a_whole_one_or_none(
+    sounds, scratch, restoration, kind, change, in_head
+):
+    job = Job(
+        source=mutated_sound(sounds, kind, change, in_head, scratch),
+        target=Path(scratch, f"restored{kind}"),
+    )
+    job.target.unlink(missing_ok=True)
+    if is_refused(process_file, job, restoration, on_progress=lambda seconds: None):
+        assert not job.target.exists()
+    else:
+        assert np.isfinite(soundfile.read(job.target)[0]).all()
+
+
+def test_a_folder_of_damaged_recordings_trains_on_none_that_it_does_not_name(
+    sounds, tmp_path, caplog
+):
+    """Every file is served with finite samples, or named."""
+    random = np.random.default_rng(0)
+    for kind in KINDS:
+        for number in range(8):
+            content = bytearray(sounds[kind])
+            for at in random.integers(len(content) if number % 2 else 60, size=number + 1):
+                content[at] ^= int(random.integers(1, 256))
+            (tmp_path / f"{number}{kind}").write_bytes(content)
+    data = open_data(str(tmp_path), tmp_path / "cache")
+    used = {recording.name for recording in data.training + data.validation}
+    skipped = {name for name, _ in data.skipped}
+    assert used.isdisjoint(skipped) and len(used) + len(skipped) == 8 * len(KINDS)
+    assert np.isfinite(np.array(data.samples)).all()
