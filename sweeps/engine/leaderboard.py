@@ -37,8 +37,8 @@ def format_leaderboard(board: dict[str, Any]) -> str:
     """
     trials = board["trials"]
     varied = list(dict.fromkeys(name for trial in trials for name in _shown(trial)))
-    header = ["rank", "trial", *(name.rsplit(".", 1)[-1] for name in varied)]
-    header += ["outcome", "step", board["metric"], "last", "gain", "time"]
+    header = ["rank", "trial", "outcome", "step", board["metric"], "last", "gain", "time"]
+    header += [name.rsplit(".", 1)[-1] for name in varied]  # last, as there may be many
     rows = [_cells(trial, varied) for trial in trials]
     rows.insert(_beaten_by(trials, board["do_nothing"]), _do_nothing_cells(board, varied))
     texts = {name for trial in trials for name in trial["notes"]}
@@ -75,13 +75,13 @@ def _cells(trial: dict[str, Any], varied: list[str]) -> list[str]:
     return [
         str(trial["rank"]),
         trial["fingerprint"],
-        *(format_varied(shown[name]) if name in shown else "-" for name in varied),
         trial["outcome"] + (" (taken over)" if trial["taken_over_from"] else ""),
         str(trial["step"]),
         format_number(trial["value"]),
         format_number(trial["last_value"]),
         "-" if gain is None else f"{gain:+.1f} %" + ("" if gain > 0 else " worse than nothing"),
         "-" if seconds is None else f"{seconds:.0f} s",
+        *(format_varied(shown[name]) if name in shown else "-" for name in varied),
     ]
 
 
@@ -93,7 +93,7 @@ def _shown(trial: dict[str, Any]) -> dict[str, Any]:
 
 def _do_nothing_cells(board: dict[str, Any], varied: list[str]) -> list[str]:
     score = format_number(board["do_nothing"])
-    return ["-", "do nothing", *("" for _ in varied), "", "", score, score, "0.0 %", ""]
+    return ["-", "do nothing", "", "", score, score, "0.0 %", "", *("" for _ in varied)]
 
 
 def _beaten_by(trials: list[dict[str, Any]], do_nothing: float) -> int:
