@@ -5,8 +5,6 @@ import shutil
 import statistics
 import subprocess
 import sys
-import sysconfig
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -31,8 +29,6 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 CPU = torch.device("cpu")
 METRICS = {"stft", "mel", "lsd_db", "si_sdr_db", "l1"}
-HAS_COMPILER = bool(shutil.which("g++") or shutil.which("clang++"))
-CAN_COMPILE = HAS_COMPILER and Path(sysconfig.get_paths()["include"], "Python.h").is_file()
 FAMILIES = ("frames", "waveform")
 TO_NOWHERE = {"optimizer.name": "adamw", "optimizer.lr": 1e-30}
 """What leaves a net that starts as the identity just that."""
@@ -378,21 +374,6 @@ def test_with_bfloat16_only_the_net_is_in_bfloat16(tiny_config):
     # The identity adds 1e-30: what is left is float32 rounding, and none was seen.
     for name in METRICS:
         assert rows[1][name] == pytest.approx(rows[0][name], rel=1e-6)
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")  # what torch's compiler says of itself
-@pytest.mark.skipif(not CAN_COMPILE, reason="needs a C++ compiler and Python's headers")
-def test_a_compiled_net_trains_as_the_plain_one(tiny_config):
-    net = {"model.channels": (1, 4), "model.blocks": (1,), "model.factors": (4,)}
-    # Training and validating clips of one length: nothing is compiled anew for another shape.
-    fields = {"model.family": "waveform", "data.clip_samples": 8192, "steps": 2} | net
-    _, plain = train_rows(tiny_config(**fields))
-    result, compiled = train_rows(tiny_config(**fields, compile=True))
-    assert result.outcome == "finished"
-    # Fused operations round otherwise.
-    assert losses(compiled) == pytest.approx(losses(plain), rel=1e-3)
-    assert compiled[-1][METRIC] == pytest.approx(plain[-1][METRIC], rel=1e-3)
 
 
 @pytest.mark.slow
