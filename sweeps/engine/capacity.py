@@ -22,9 +22,21 @@ class Capacity:
     is_gpu: bool
     """Whether that is a GPU's memory; else it is a share of the machine's, Python included."""
     _known: dict[TrainConfig, int] = field(default_factory=dict)
+    _ran_out: set[TrainConfig] = field(default_factory=set)
+
+    @property
+    def device(self) -> str:
+        """Return what running out of memory says something about."""
+        return f"{'GPU' if self.is_gpu else 'machine'}, {self.bytes_per_trial} bytes a trial"
+
+    def note_out_of_memory(self, config: TrainConfig) -> None:
+        """Remember that training a configuration ran out of memory here, whatever was estimated."""
+        self._ran_out.add(_shape_of(config))
 
     def find_misfit(self, config: TrainConfig) -> str:
         """Return why a trial cannot fit, in one line; empty when it can."""
+        if _shape_of(config) in self._ran_out:
+            return "a trial of this shape ran out of memory here; not begun"
         needed = self._needed_bytes(config)
         if needed <= self.bytes_per_trial:
             return ""

@@ -84,8 +84,10 @@ class SweepRuns:
 
     def __init__(self, sweep: TrackedSweep, *, on_run: Callable[[str, str], None]) -> None:
         """Find or make the parent. `on_run(fingerprint, run id)` is called for each child."""
-        # urllib3 has a line for every call that it tries again; whoever writes here tells it once.
-        logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
+        # urllib3 has a line for every call that it tries again, MLflow a traceback for every
+        # lock of a database that it waits for: whoever writes here tells it once.
+        for talkative in ("urllib3.connectionpool", "mlflow.store.db.utils"):
+            logging.getLogger(talkative).setLevel(logging.CRITICAL)
         self._sweep = sweep
         self._on_run = on_run
         if sweep.database is not None:

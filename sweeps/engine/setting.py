@@ -82,6 +82,7 @@ class Setting:
     @property
     def plan(self) -> SweepPlan:
         """Return what the study needs to know."""
+        capacity = self._capacity
         return SweepPlan(
             space=self.search_space.suggest,
             known_points=self.search_space.known_points,
@@ -90,7 +91,9 @@ class Setting:
             trials=self.options.trials,
             seed=self.options.seed,
             annotate=self.sweep.annotate,
-            find_misfit=self._capacity.find_misfit,
+            find_misfit=capacity.find_misfit,
+            note_out_of_memory=capacity.note_out_of_memory,
+            device=capacity.device,
         )
 
     @functools.cached_property

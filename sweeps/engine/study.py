@@ -28,7 +28,7 @@ DUPLICATES_UNTIL_EXHAUSTED = 20
 
 _RECORD, _FIELDS, _NOTES = "record", "fields", "notes"
 _FINGERPRINT, _DUPLICATE = "fingerprint", "duplicate_of"
-_STOP, _RESTARTS = "stopped_at", "restarts"
+_STOP, _RESTARTS, _RAN_OUT_ON = "stopped_at", "restarts", "ran_out_of_memory_on"
 
 Space = Callable[[Trial], Mapping[str, object]]
 Fields = dict[str, Any]
@@ -61,6 +61,9 @@ class SweepPlan:
     """What tables show of a trial by column, from its varied fields."""
     find_misfit: Callable[[TrainConfig], str] = lambda config: ""
     """Why a trial cannot fit the machines there are; empty when it can."""
+    note_out_of_memory: Callable[[TrainConfig], None] = lambda config: None
+    """Told of each trial that ran out of memory on `device`: its like will not fit either."""
+    device: str = ""
 
     def configure(self, fields: Mapping[str, object]) -> TrainConfig:
         """Return a trial whole, by its varied fields.
@@ -144,13 +147,12 @@ class SweepStudy:
         return int(self._running[fingerprint].user_attrs.get(_RESTARTS, 0))
 
     def settle(self, record: TrialRecord) -> None:
-        """Tell how a running trial ended; an interrupted one stays open for the next driver."""
-        trial = self._running[record.fingerprint]
-        trial.set_user_attr(_RECORD, record.to_json())
-        if record.outcome != "interrupted":
-            self._tell(trial, record)
-            del self._running[record.fingerprint]
-        self._records[record.fingerprint] = record
+        """Tell how a trained trial ended; an interrupted one stays open for the next driver."""
+        if record.outcome == "out_of_memory":
+            trial = self._running[record.fingerprint]
+            trial.set_user_attr(_RAN_OUT_ON, self._plan.device)
+            self._note_out_of_memory(trial.user_attrs)
+        self._settle(record)
 
     def settled(self) -> list[TrialRecord]:
         """Return the records of all trials that have ended, those of earlier drivers included."""
@@ -174,16 +176,29 @@ class SweepStudy:
         noted = (frozen.user_attrs for frozen in self._study.get_trials(deepcopy=False))
         return {each[_FINGERPRINT]: each[_STOP] for each in noted if _STOP in each}
 
+    def _settle(self, record: TrialRecord) -> None:
+        trial = self._running[record.fingerprint]
+        trial.set_user_attr(_RECORD, record.to_json())
+        if record.outcome != "interrupted":
+            self._tell(trial, record)
+            del self._running[record.fingerprint]
+        self._records[record.fingerprint] = record
+
     def _read_history(self) -> None:
         for frozen in self._study.get_trials(deepcopy=False):
             known = frozen.user_attrs.get(_RECORD)
             record = None if known is None else TrialRecord.from_json(known)
+            if frozen.user_attrs.get(_RAN_OUT_ON) == self._plan.device:
+                self._note_out_of_memory(frozen.user_attrs)
             if frozen.state == TrialState.RUNNING and not (record and _is_ended(record)):
                 self._to_resume.append(frozen._trial_id)
             elif record is not None:
                 if frozen.state == TrialState.RUNNING:  # its driver died before it could tell
                     self._tell(Trial(self._study, frozen._trial_id), record)
                 self._records[record.fingerprint] = record
+
+    def _note_out_of_memory(self, attributes: Mapping[str, Any]) -> None:
+        self._plan.note_out_of_memory(self._plan.configure(attributes[_FIELDS]))
 
     def _count(self) -> int:
         return len(self._records.keys() | self._running.keys()) + len(self._to_resume)
@@ -236,7 +251,7 @@ class SweepStudy:
         )
 
     def _settle_untrained(self, record: TrialRecord) -> None:
-        self.settle(record)
+        self._settle(record)
         self._untrained.append(record)
 
     def _tell_duplicate(self, trial: Trial, fingerprint: str) -> None:

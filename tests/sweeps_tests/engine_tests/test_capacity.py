@@ -53,6 +53,13 @@ def test_another_optimizer_or_term_is_another_need():
     assert len(place._known) == 4
 
 
+def test_what_ran_out_of_memory_is_not_begun_again_in_that_shape():
+    place = capacity(10**15)
+    place.note_out_of_memory(config(optimizer__lr=0.1))
+    assert place.find_misfit(config(seed=3)).startswith("a trial of this shape ran out of memory")
+    assert place.find_misfit(config(data__batch_size=2)) == ""
+
+
 @pytest.mark.parametrize(
     ("gpus", "share", "expected"),
     [(4.0, None, 80 * GB), (4.0, 0.5, 40 * GB), (8.0, 2.0, 80 * GB)],

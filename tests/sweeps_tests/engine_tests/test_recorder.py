@@ -89,6 +89,30 @@ def test_a_verdict_is_noted_before_the_value_that_led_to_it(desk, monkeypatch):
     assert report(desk, 20, 1.5) == TrialScheduler.STOP
 
 
+def test_a_worker_that_ran_out_of_memory_is_counted_and_its_successor_does_not_train(
+    desk, tmp_path
+):
+    (tmp_path / "error.txt").write_text(
+        "Failure # 1\nActorDiedError: the worker died\n"
+        "Failure # 2\nray.exceptions.OutOfMemoryError: the node ran low\n"
+    )
+    desk.trial.error_file = str(tmp_path / "error.txt")
+    desk.recorder.on_trial_recover(0, [], desk.trial)
+    record = end(desk, **desk.trial.config["ending"])
+    assert (record.outcome, record.restarts) == ("out_of_memory", 1)
+    assert record.error == "its worker died: ray.exceptions.OutOfMemoryError: the node ran low"
+
+
+def test_a_crash_before_is_no_reason_to_call_this_one_out_of_memory(desk, tmp_path):
+    (tmp_path / "error.txt").write_text(
+        "Failure # 1\nray.exceptions.OutOfMemoryError: the node ran low\n"
+        "Failure # 2\nActorDiedError: the worker died\n"
+    )
+    desk.trial.error_file = str(tmp_path / "error.txt")
+    desk.recorder.on_trial_recover(0, [], desk.trial)
+    assert "ending" not in desk.trial.config
+
+
 def test_a_revived_worker_that_tells_its_journal_again_is_heard_once(desk):
     for step, value in ((10, 1.5), (20, 1.4), (10, 1.5), (20, 1.4), (30, 1.3)):
         report(desk, step, value)

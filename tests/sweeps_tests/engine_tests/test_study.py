@@ -3,6 +3,7 @@ import pytest
 from optuna.trial import TrialState
 from tests_support.fake_sweep import new_study, open_sweep, plan, settle, space
 
+from sweeps.engine.capacity import Capacity
 from sweeps.engine.outcomes import TrialRecord
 from sweeps.engine.study import DUPLICATES_UNTIL_EXHAUSTED, SweepStudy, read_records
 
@@ -259,6 +260,37 @@ def test_what_cannot_fit_is_out_of_memory_before_it_begins_and_infeasible():
     pruned = [trial for trial in study.trials if trial.state == TrialState.PRUNED]
     assert len(pruned) == len(left_out)
     assert all(trial.constraints == {"out_of_memory": 1.0} for trial in pruned)
+
+
+def test_a_shape_that_ran_out_of_memory_is_remembered_on_that_device_across_a_restart():
+    def sizes(trial):
+        batch = trial.suggest_categorical("data.batch_size", [4, 64])
+        return {"data.batch_size": batch, **space(trial)}
+
+    def reopen(device):
+        capacity = Capacity(bytes_per_trial=10**15, is_gpu=True)
+        told = {"note_out_of_memory": capacity.note_out_of_memory, "device": device}
+        sweep = open_sweep(study, trials=12, space=sizes, find_misfit=capacity.find_misfit, **told)
+        return sweep, capacity
+
+    def run(sweep):
+        begun = []
+        while (suggestion := sweep.next()) is not None and len(begun) < 3:
+            too_much = suggestion.config.data.batch_size == 64
+            settle(sweep, suggestion, "out_of_memory" if too_much else "finished", curve={1: 1.0})
+            begun.append(suggestion.config.data.batch_size)
+        return begun
+
+    study = new_study()
+    seen = []
+    while 64 not in seen:
+        seen += run(reopen("small")[0])
+    again, _ = reopen("small")
+    later = run(again)
+    assert 64 not in later
+    assert all("ran out of memory here" in record.error for record in again.take_untrained())
+    _, larger = reopen("large")
+    assert larger._ran_out == set()
 
 
 def test_a_loss_whose_weights_are_not_there_is_refused_before_training(tmp_path):
