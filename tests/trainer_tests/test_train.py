@@ -1,5 +1,7 @@
 import dataclasses
 import json
+import math
+import os
 import re
 import shutil
 import statistics
@@ -23,7 +25,7 @@ from trainer.models import build_model
 from trainer.record import read_record
 from trainer.sizes import SIZES
 from trainer.train import StopTraining, train
-from trainer.training_run import TrainingRun
+from trainer.training_run import Diverged, TrainingRun
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -311,6 +313,65 @@ def test_a_trial_that_diverges_with_its_last_step_is_not_finished(tiny_config):
     assert [row["step"] for row in rows] == [1]
 
 
+class BrokenTerm:
+    """A term that only informs, and is no number on a batch's second clip."""
+
+    names = ("broken",)
+
+    def __init__(self, value):
+        self._value = value
+
+    def __call__(self, estimate, target):
+        values = torch.ones(len(estimate))
+        values[1:] = self._value
+        return {"broken": values}
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_a_term_that_only_informs_may_be_no_number(tiny_config, tmp_path, caplog, value):
+    config = tiny_config()
+    train_rows(config, folder=tmp_path / "without")
+    run = TrainingRun.begin(config, folder=tmp_path / "with", commit="abc", resume_from=None)
+    run._learner.mix.groups.append(BrokenTerm(value))
+    with run.batches() as batches:
+        for clips, shifts in batches:
+            run.update(clips, shifts)
+            if run.is_report_due:
+                run.keep(run.validate())
+    rows = read_journal(tmp_path / "with")  # takes finite numbers only
+    assert trained_part(rows) == trained_part(read_journal(tmp_path / "without"))
+    assert [row["step"] for row in rows] == [2, 4]
+    left_out = [text for text in caplog.messages if text.startswith("train_broken=")]
+    assert left_out == [f"train_broken={value} at step 2: left out"]  # once
+    again = TrainingRun.begin(
+        config, folder=tmp_path / "with", commit="abc", resume_from=tmp_path / "with"
+    )
+    assert again.step == 4
+
+
+def test_a_term_that_is_trained_on_must_be_a_number(tiny_config, tmp_path):
+    """Not even while its gradient is finite."""
+    config = tiny_config(steps=4, report_every=1)
+    run = TrainingRun.begin(config, folder=tmp_path, commit="abc", resume_from=None)
+    (group,) = run._learner.mix.groups
+    run._learner.mix.groups[0] = AtInfinity(group)
+    with run.batches() as batches:
+        clips, shifts = next(batches)
+        with pytest.raises(Diverged, match=r"^loss=inf, gradient norm=\d\S* at step 1$"):
+            run.update(clips, shifts)
+
+
+class AtInfinity:
+    """A group of terms whose values lie infinitely high."""
+
+    def __init__(self, group):
+        self.names = group.names
+        self._group = group
+
+    def __call__(self, estimate, target):
+        return {name: value + math.inf for name, value in self._group(estimate, target).items()}
+
+
 def test_silent_batches_do_not_diverge(tmp_path, tiny_config, shared_cache):
     """Recordings that are silent but for a click: most clips drawn are silence."""
     for number in range(6):
@@ -344,6 +405,102 @@ def test_other_data_than_the_configuration_names_is_refused_by_name(tiny_config,
     expected = rf"^data\.path=.* holds data {data.fingerprint}; must be data {'0' * 16}$"
     with pytest.raises(ValueError, match=expected):
         train_rows(other)
+
+
+def write_recordings(folder, seeds):
+    folder.mkdir(exist_ok=True)
+    for seed in seeds:
+        samples = np.random.default_rng(seed).uniform(-0.5, 0.5, SAMPLE_RATE_HZ)
+        soundfile.write(folder / f"{seed}.wav", samples, SAMPLE_RATE_HZ, "PCM_16")
+
+
+def replace_one(music):
+    shutil.copy(music / "0.wav", music / "other.wav")
+    soundfile.write(music / "0.wav", np.full(SAMPLE_RATE_HZ, 0.1), SAMPLE_RATE_HZ, "PCM_16")
+
+
+REPLACED = {
+    "replaced": replace_one,
+    "removed": lambda music: (music / "0.wav").unlink(),
+    "truncated": lambda music: os.truncate(music / "0.wav", 60_000),
+    "emptied": lambda music: os.truncate(music / "0.wav", 0),
+    "one more": lambda music: write_recordings(music, [9]),
+}
+
+
+@pytest.mark.parametrize("change", REPLACED.values(), ids=REPLACED)
+def test_recordings_changed_in_mid_run_change_no_number_and_are_not_gone_on_with(
+    tiny_config, tmp_path, change
+):
+    music = tmp_path / "music"
+    write_recordings(music, range(4))
+    config = tiny_config(data__path=str(music), steps=6)
+    _, expected = train_rows(config)
+    seen, folder = [], tmp_path / "trial"
+
+    def report(row):
+        seen.append(row)
+        if row["step"] == 2:
+            change(music)
+
+    train(config, report=report, folder=folder)
+    assert trained_part(seen) == trained_part(expected)
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    with pytest.raises(
+        ValueError, match=r"must be of trial \w{16}: the configuration, the data or"
+    ):
+        train_rows(config, folder=folder, resume_from=folder)
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+
+
+def test_decoded_samples_written_over_in_mid_run_end_the_trial_with_one_line(tiny_config, tmp_path):
+    write_recordings(tmp_path / "music", range(4))
+    cache = tmp_path / "cache"
+    config = tiny_config(data__path=str(tmp_path / "music"), data__cache=str(cache), steps=8)
+
+    def report(row):
+        (samples,) = cache.glob("*/samples.f32")
+        samples.write_bytes(bytes(samples.stat().st_size))
+
+    with pytest.raises(ValueError, match=r"samples\.f32 must not change while it is in use$"):
+        train(config, report=report, folder=tmp_path / "trial")
+    # Decoded anew, it goes on: batches drawn ahead were drawn before.
+    train_rows(config, folder=tmp_path / "trial", resume_from=tmp_path / "trial")
+    assert trained_part(read_journal(tmp_path / "trial")) == trained_part(train_rows(config)[1])
+
+
+JUMPING_CLOCK = """
+import itertools, json, sys, time
+hours = itertools.cycle([0, -1, 5, -7, 2])
+now, now_ns = time.time, time.time_ns
+time.time = lambda: now() + 3600 * next(hours)
+time.time_ns = lambda: now_ns() + 3600 * 10**9 * next(hours)
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from trainer.config import TrainConfig
+from trainer.train import train
+config = TrainConfig.from_fields(json.loads(sys.argv[1]))
+folder, half = Path(sys.argv[2]), itertools.count()
+train(config, report=lambda row: None, folder=folder, should_stop=lambda: next(half) == 4)
+train(config, report=lambda row: None, folder=folder, resume_from=folder)
+"""
+
+
+@pytest.mark.slow
+def test_a_clock_that_jumps_by_hours_changes_only_time_stamps(tiny_config, tmp_path):
+    config = tiny_config(steps=8, report_every=1)
+    fields = json.dumps(config.to_fields())
+    command = [sys.executable, "-c", JUMPING_CLOCK, fields, str(tmp_path)]
+    subprocess.run(command, check=True, capture_output=True, text=True)
+    rows = read_journal(tmp_path)
+    stamps = [row["time_ms"] for row in rows]
+    assert stamps != sorted(stamps)
+    assert [row["step"] for row in rows] == list(range(1, 9))
+    assert trained_part(rows) == trained_part(train_rows(config)[1])
+    seconds = [row["seconds"] for row in rows]
+    assert seconds == sorted(seconds) and seconds[-1] < 600
+    assert all(0 < row["steps_per_second"] < 1e5 for row in rows)
 
 
 def test_without_a_folder_nothing_is_written(tiny_config, tmp_path, monkeypatch):
