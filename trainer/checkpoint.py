@@ -103,11 +103,6 @@ def load_last(path: Path, *, fingerprint: str) -> State:
     return find_checkpoint(path, fingerprint=fingerprint)[1]
 
 
-def read_checkpoint_journal(path: Path, *, fingerprint: str) -> list[Row]:
-    """Return the journal's rows up to a checkpoint."""
-    return cast("list[Row]", load_last(path, fingerprint=fingerprint)["journal"])
-
-
 def find_usable(folder: Path, *, fingerprint: str) -> tuple[Path, list[Row]] | None:
     """Return the checkpoint to go on from with its journal's rows, or None where there is none, or
     none that is usable: then with a warning naming each."""

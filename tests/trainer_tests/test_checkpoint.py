@@ -17,7 +17,6 @@ from trainer.checkpoint import (
     has_checkpoint,
     load_best,
     load_last,
-    read_checkpoint_journal,
     save_best,
     save_last,
 )
@@ -50,7 +49,6 @@ def test_a_checkpoint_is_read_as_it_was_saved(tmp_path):
         assert torch.equal(loaded["rng"]["cpu"], state()["rng"]["cpu"])
         plain = ("step", "journal", "interval", "seconds")
         assert [loaded[name] for name in plain] == [state()[name] for name in plain]
-    assert read_checkpoint_journal(tmp_path, fingerprint=TRIAL) == ROWS
 
 
 def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(tmp_path):
