@@ -82,12 +82,20 @@ class Root:
         return f"sqlite:///{self.path / 'mlflow.db'}"
 
     def trial_folder(self, fingerprint: str) -> Path:
-        """Return a trial's folder. Raises ValueError for what is no fingerprint."""
-        return self.trials / check_fingerprint(fingerprint)
+        """Return a trial's folder.
+
+        Raises ValueError for what is no fingerprint, and for a link that leads out of the root.
+        """
+        folder = self.trials / check_fingerprint(fingerprint)
+        if not folder.resolve().is_relative_to(self.path.resolve()):
+            raise ValueError(f"trial={fingerprint}; must lie in {self.path}: {folder} is a link")
+        return folder
 
     def read_record_text(self, fingerprint: str) -> str:
         """Return a trial's record as it is in its file, empty when it never got to one."""
-        path = self.trials / fingerprint / RECORD_FILE
+        if not is_fingerprint(fingerprint):
+            return ""  # refused before it had a name, or a store's attempt to leave the root
+        path = self.trial_folder(fingerprint) / RECORD_FILE
         return path.read_text(encoding="utf-8") if path.is_file() else ""
 
     def read_commit(self, fingerprint: str) -> str:
@@ -97,13 +105,14 @@ class Root:
 
     def read_rows(self, fingerprint: str, *, until: int | None = None) -> list[Row]:
         """Return a trial's journal, to a step, empty when it never got to one."""
-        rows = read_journal(self.trials / fingerprint)
+        known = is_fingerprint(fingerprint)
+        rows = read_journal(self.trial_folder(fingerprint)) if known else []
         return [row for row in rows if until is None or row["step"] <= until]
 
     def keep_outcome(self, record: TrialRecord, *, study: str) -> None:
         """Note in a trial's folder that it finished, for other sweeps to take it over."""
         content = {"study": study, "record": record.to_json()}
-        path = self.trials / record.fingerprint / OUTCOME_FILE
+        path = self.trial_folder(record.fingerprint) / OUTCOME_FILE
         temporary = path.with_name(path.name + ".tmp")
         try:
             temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
@@ -113,7 +122,7 @@ class Root:
 
     def find_outcome(self, fingerprint: str) -> tuple[str, TrialRecord] | None:
         """Return (study, record) of a trial that finished under any sweep of this root."""
-        path = self.trials / fingerprint / OUTCOME_FILE
+        path = self.trial_folder(fingerprint) / OUTCOME_FILE
         if not path.is_file():
             return None
         try:

@@ -54,8 +54,9 @@ def test_a_trial_whose_workers_die_four_times_has_failed_and_the_sweep_goes_on(
     for _ in range(4):
         rows = kill_after_a_report(sweep, trial_workers, known=rows)
     assert driver.wait(120) == 0
-    outcomes = [(trial["outcome"], trial["restarts"]) for trial in sweep.leaderboard()]
-    assert outcomes == [("finished", 0), ("failed", 3)]
+    other, killed = sweep.leaderboard()
+    assert other["outcome"] in ("finished", "stopped")
+    assert (killed["outcome"], killed["restarts"], other["restarts"]) == ("failed", 3, 0)
 
 
 @pytest.mark.slow

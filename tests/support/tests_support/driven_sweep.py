@@ -128,7 +128,7 @@ def assert_nothing_lost_or_doubled(sweep, uri=None):
     for run in runs:
         name = run.data.tags["fingerprint"]
         steps = [json.loads(line)["step"] for line in sweep.journal(name)]
-        every = max(1, sweep.steps // 8)
+        every = max(1, min(25, sweep.steps // 8))
         assert steps == list(range(every, steps[-1] + 1, every))
         assert sweep.metric_steps(run, uri=uri) == steps
         assert run.data.tags["outcome"] == outcomes[name]

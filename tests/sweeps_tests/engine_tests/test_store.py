@@ -85,6 +85,27 @@ def test_what_is_no_fingerprint_names_no_folder(root, name):
         root.trial_folder(name)
 
 
+@pytest.mark.parametrize("name", ["../outside", "/etc", "..", "refused-3"])
+def test_a_name_from_a_store_reads_nothing_outside_the_root(root, name):
+    for file in ("config.json", "metrics.jsonl"):
+        (root.path / "outside").mkdir(exist_ok=True)
+        (root.path / "outside" / file).write_text('{"step": 1, "stft": 1.0}\n')
+    root.trials.mkdir()
+    assert root.read_record_text(name) == ""
+    assert root.read_rows(name) == []
+
+
+def test_a_link_out_of_the_root_is_no_trial(root, tmp_path):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "outcome.json").write_text('{"study": "x", "record": {}}')
+    root.trials.mkdir()
+    (root.trials / NAME).symlink_to(outside)
+    for look in (root.trial_folder, root.find_outcome, root.read_rows, root.read_record_text):
+        with pytest.raises(ValueError, match=f"trial={NAME}; must lie in .*root: .* is a link"):
+            look(NAME)
+
+
 def test_a_relative_root_is_relative_to_where_it_was_given(tmp_path):
     assert Root.open("x", relative_to=tmp_path, create=True).path == tmp_path / "x"
 
