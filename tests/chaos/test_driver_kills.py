@@ -49,7 +49,7 @@ def _kill(sweep, dice, *, in_training):
     driver = sweep.start()
     moment_s = dice.uniform(0, 3.0 if in_training else STARTING_S)
     if in_training:
-        wait_until(lambda: "%" in sweep.printed() or driver.poll() is not None)
+        wait_until(lambda: "%" in sweep.printed() or driver.poll() is not None, seconds=240)
     with contextlib.suppress(subprocess.TimeoutExpired):
         driver.wait(moment_s)
     was_running = driver.poll() is None

@@ -59,7 +59,7 @@ class DrivenSweep:
         self.drivers.append(driver)
         return driver
 
-    def run(self, *, expect=0, timeout_s=240):
+    def run(self, *, expect=0, timeout_s=600):
         """Run a driver to its end; return what it printed."""
         status = self.start().wait(timeout_s)
         assert status == expect, self.printed()
