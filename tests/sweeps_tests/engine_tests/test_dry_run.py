@@ -78,5 +78,5 @@ def test_memory_is_that_of_the_trials_that_share_a_device(tmp_path, changes, tol
 
 
 def test_disk_is_that_of_the_trials_to_come(tmp_path):
-    assert "14 MB a trial, 224 MB in all" in line(dry_run(tmp_path), "disk")
-    assert "14 MB a trial, 28 MB in all" in line(dry_run(tmp_path, recorded=14), "disk")
+    assert "24 MB a trial, 379 MB in all" in line(dry_run(tmp_path), "disk")
+    assert "24 MB a trial, 47 MB in all" in line(dry_run(tmp_path, recorded=14), "disk")
