@@ -78,7 +78,7 @@ def trained_part(rows):
     ("times", "steps"),
     [
         pytest.param(3, 60, marks=pytest.mark.slow),
-        pytest.param(20, 400, marks=[pytest.mark.chaos, pytest.mark.timeout(900)]),
+        pytest.param(20, 400, marks=[pytest.mark.chaos, pytest.mark.timeout(1800)]),
     ],
 )
 def test_a_training_killed_at_random_moments_ends_as_one_left_alone(
