@@ -29,7 +29,7 @@ def count_rows(sweep):
 def test_a_killed_worker_is_replaced_and_the_trial_goes_on_from_its_checkpoint(
     driven, trial_workers
 ):
-    sweep = driven("killed", trials=1, steps=64)
+    sweep = driven("killed", trials=1, steps=400)  # long enough to be caught in the middle
     driver = sweep.start()
     rows = kill_after_a_report(sweep, trial_workers)
     (path,) = sweep.storage.glob("trials/*/metrics.jsonl")
