@@ -29,14 +29,14 @@ def driven(local_head, recordings, tmp_path):
 
 @pytest.fixture
 def trial_workers(local_head):
-    """Return a function that finds the processes on the head that train a trial now."""
+    """Return a function that finds the processes on the head that trials are trained in."""
 
     def find():
         below = psutil.Process(local_head._process.pid).children(recursive=True)
         return [
             process
             for process in below
-            if _title(process).startswith("ray::ResourceTrainable.train")
+            if _title(process).startswith("ray::ResourceTrainable")  # `.train` but between reports
         ]
 
     return find
