@@ -90,31 +90,36 @@ def _choose_codec_features(trial: Trial, terms: Sequence[str], size: str) -> dic
     return fields
 
 
-def known_mix(here: Sequence[str], spectral: str, **other_ratios: float) -> dict[str, object]:
-    """Return the parameters of a mix with fixed weights, of terms that are here: the spectral ones
-    and others, by their ratio to the first. Codecs are looked into as in output34."""
+def known_mix(
+    here: Sequence[str], spectral: str, *, balance: str = "fixed", **other_ratios: float
+) -> dict[str, object]:
+    """Return the parameters of a mix of terms that are here: the spectral ones and others, by the
+    ratio of their weight to the first's. Codecs are looked into as in output34."""
     point: dict[str, object] = {"loss.spectral": spectral}
     for term in here:
         point[f"loss.has_{term}"] = "yes" if term in other_ratios else "no"
     ratios = {"mel": 1.0, **other_ratios} if spectral == "both" else other_ratios
     point |= {f"loss.{term}_to_first": ratio for term, ratio in ratios.items()}
     if ratios:
-        point["loss.balance"] = "fixed"
+        point["loss.balance"] = balance
     for codec in set(_CODECS) & set(other_ratios):
         point |= {f"loss.{codec}_blocks": 1, f"loss.{codec}_features": "units"}
     return point
 
 
 def _known_points(here: Sequence[str]) -> tuple[Mapping[str, object], ...]:
-    """Return the log's mixes, as far as their terms are here, and one of both spectral terms."""
+    """Return the log's mixes, as far as their terms are here, one of both spectral terms, and one
+    of all there are, with equal gradients."""
     alone = (
         known_mix(here, "stft"),  # output27
         known_mix(here, "mel"),  # output37
         known_mix(here, "both"),
     )
+    everything = known_mix(here, "both", balance="gradient", **dict.fromkeys(here, 1.0))
     if "dac" not in here:
-        return alone
-    return (*alone, known_mix(here, "stft", dac=1.0))  # output35: "prevents the artifacts"
+        return (*alone, everything)
+    output35 = known_mix(here, "stft", dac=1.0)  # "prevents the artifacts"
+    return (*alone, output35, everything)
 
 
 KNOWN_POINTS = _known_points(OTHER_TERMS)

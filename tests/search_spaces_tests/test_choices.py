@@ -1,5 +1,7 @@
 """What single spaces promise beside the contract of all."""
 
+import dataclasses
+
 import pytest
 from optuna.trial import FixedTrial
 from tests_support.drawn_trial import Drawing
@@ -63,10 +65,20 @@ def test_weights_lie_on_the_simplex_and_hold_a_spectral_term(size):
 
 
 def test_output35s_mix_has_equal_weights_and_looks_into_the_same_features():
-    fields = loss_mix.suggest(FixedTrial(dict(loss_mix.KNOWN_POINTS[-1])))
+    fields = loss_mix.suggest(FixedTrial(dict(loss_mix.KNOWN_POINTS[-2])))
     assert (fields["loss.stft"], fields["loss.dac"]) == (0.5, 0.5)
     names = ("loss.mel", "loss.l1", "loss.cdpam", "loss.dac_blocks", "loss.dac_features")
     assert {name: fields[name] for name in names} == {name: LOGS[35].get(name) for name in names}
+
+
+@pytest.mark.parametrize("absent", [frozenset(), frozenset({"dac", "cdpam"})])
+def test_the_last_known_mix_balances_all_terms_that_are_here(absent):
+    space = loss_mix.space_for(dataclasses.replace(LOG, absent_terms=absent))
+    fields = space.suggest(FixedTrial(dict(space.known_points[-1])))
+    loss = TrainConfig.from_fields(fields).loss
+    here = {"stft", "mel", *loss_mix.OTHER_TERMS} - absent
+    assert loss.weights == pytest.approx(dict.fromkeys(here, 1 / len(here)))
+    assert loss.balance == "gradient"
 
 
 def test_a_warm_up_takes_a_tenth_of_the_steps_at_most():
