@@ -1,12 +1,14 @@
 """What all tests share: the project's environment variables, small recordings and configurations,
 and one Ray head."""
 
+import contextlib
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
 import soundfile
 import torch
+from tests_support.small_disk import mounted
 from tests_support.trained_folder import TINY
 
 from cluster import environment
@@ -75,6 +77,21 @@ def tiny_config(recordings, shared_cache):
         return TrainConfig.from_fields(fields | named)
 
     return build
+
+
+@pytest.fixture
+def mount_disk(tmp_path_factory):
+    """Return a function that mounts a real file system of so many megabytes, to be filled."""
+    with contextlib.ExitStack() as mounts:
+
+        def mount(*, megabytes):
+            disk = mounted(tmp_path_factory.mktemp("small disk"), megabytes=megabytes)
+            try:
+                return mounts.enter_context(disk)
+            except OSError as error:
+                pytest.skip(f"mounting a small disk needs root on Linux: {error}")
+
+        yield mount
 
 
 @pytest.fixture(scope="session")

@@ -41,7 +41,10 @@ def read_trained(folder: Path) -> Trained:
     """Find a trained net in a folder. Raises ValueError when it has no record or no weights."""
     record = read_record(folder)
     if not (folder / BEST).is_file():
-        raise ValueError(f"weights={folder / BEST}; must exist: this trial never validated")
+        raise ValueError(
+            f"weights={folder / BEST}; must exist: this trial never validated, or a sweep has "
+            "collected its weights (--keep-gb)"
+        )
     return Trained(record=record, folder=folder)
 
 

@@ -36,6 +36,8 @@ class SweepOptions:
     """None: as many as fit."""
     gpus_per_trial: float | None
     """None: one where there are GPUs."""
+    keep_gb: float | None
+    """Most that weights and checkpoints of trials may take; None: all are kept."""
     settings: tuple[str, ...]
     """FIELD=JSON for all trials."""
     dry_run: bool
@@ -62,6 +64,11 @@ def sweep_options(function: _Function) -> _Function:
         click.option("--study-storage", help="Database URL of the Optuna study."),
         click.option("--concurrency", type=click.IntRange(min=1), help="Most trials at once."),
         click.option("--gpus-per-trial", type=click.FloatRange(min=0), help="May be a share."),
+        click.option(
+            "--keep-gb",
+            type=click.FloatRange(min=0),
+            help="Delete the worst ended trials' weights and checkpoints above so much.",
+        ),
         set_option,
         click.option("--dry-run", is_flag=True, help="Say what would run, and end."),
         # What the launcher tells about itself; a job does not run where it was submitted from.

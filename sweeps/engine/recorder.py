@@ -14,6 +14,7 @@ import torch
 from ray import tune
 from ray.tune.experiment import Trial
 
+from sweeps.engine.disk import Disk
 from sweeps.engine.outcomes import TrialRecord
 from sweeps.engine.stopping import SweepStopper
 from sweeps.engine.store import Root
@@ -22,7 +23,6 @@ from sweeps.engine.tracking import Tracking
 from trainer.config import METRIC
 from trainer.journal import Row
 from trainer.models import build_model, count_parameters
-from trainer.record import Record
 
 _OUT_OF_MEMORY = "OutOfMemoryError"
 """Of torch or of Ray, in the text of an error: any other death is a crash."""
@@ -51,14 +51,14 @@ class Recorder(tune.Callback):
         watcher: Watcher,
         *,
         root: Root,
-        commit: str,
+        disk: Disk,
     ) -> None:
         self._study = study
         self._stopper = stopper
         self._tracking = tracking
         self._watcher = watcher
         self._root = root
-        self._commit = commit
+        self._disk = disk
         self._so_far: dict[str, TrialRecord] = {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -76,12 +76,8 @@ class Recorder(tune.Callback):
             parameters=_count_parameters(suggestion),
             restarts=self._study.restarts(name),
         )
-        record = Record(
-            config=suggestion.config,
-            data_fingerprint=suggestion.config.data.fingerprint or "",
-            commit=self._commit,
-        )
-        self._tracking.start_trial(name, suggestion.fields, record.to_text())
+        self._disk.begin(name)
+        self._tracking.start_trial(name, suggestion.fields, suggestion.record.to_text())
 
     def catch_up(self, records: Iterable[TrialRecord]) -> None:
         """Write to MLflow what an earlier driver did not come to write of ended trials."""
@@ -176,6 +172,7 @@ class Recorder(tune.Callback):
         if record.outcome == "finished":
             record = self._keep_finished(record)
         self._study.settle(record)
+        self._disk.end(name)
         self._tracking.end_trial(
             record,
             config=self._root.read_record_text(name),

@@ -15,15 +15,24 @@ class StudySearcher(Searcher):
     at this seam Ray gives neither the result that stopped a trial nor the error that ended it."""
 
     def __init__(
-        self, study: SweepStudy, recorder: Recorder, *, is_stopping: Callable[[], bool]
+        self,
+        study: SweepStudy,
+        recorder: Recorder,
+        *,
+        is_stopping: Callable[[], bool],
+        has_room: Callable[[], bool],
     ) -> None:
         super().__init__(metric=METRIC, mode="min")
         self._study = study
         self._recorder = recorder
         self._is_stopping = is_stopping
+        self._has_room = has_room
 
     def suggest(self, trial_id: str) -> Any:
-        """Return the next trial's assignment, or FINISHED when there are enough."""
+        """Return the next trial's assignment, FINISHED when there are enough, or None while the
+        disk has no room for another: Tune asks again."""
+        if not self._is_stopping() and not self._has_room():
+            return None
         suggestion = None if self._is_stopping() else self._study.next()
         self._recorder.note_untrained(self._study.take_untrained())
         if suggestion is None:

@@ -90,6 +90,7 @@ class Setting:
             data_fingerprint=self.data.fingerprint,
             trials=self.options.trials,
             seed=self.options.seed,
+            commit=self.options.commit,
             annotate=self.sweep.annotate,
             find_misfit=capacity.find_misfit,
             note_out_of_memory=capacity.note_out_of_memory,

@@ -91,6 +91,11 @@ class Root:
             raise ValueError(f"trial={fingerprint}; must lie in {self.path}: {folder} is a link")
         return folder
 
+    def list_trials(self) -> list[str]:
+        """Return the fingerprints of all trials that have a folder."""
+        folders = self.trials.iterdir() if self.trials.is_dir() else ()
+        return [folder.name for folder in folders if is_fingerprint(folder.name)]
+
     def read_record_text(self, fingerprint: str) -> str:
         """Return a trial's record as it is in its file, empty when it never got to one."""
         if not is_fingerprint(fingerprint):

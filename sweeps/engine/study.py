@@ -13,10 +13,13 @@ from typing import Any
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from sweeps.engine.outcomes import INFEASIBLE, TrialRecord
+from cluster.commit import UNKNOWN
+from sweeps.engine.outcomes import INFEASIBLE, TrialRecord, rank
 from sweeps.engine.sampling import SweepSampler
+from sweeps.engine.store import find_studies, open_optuna
 from trainer.config import TrainConfig
 from trainer.losses.foreign import pin_weights
+from trainer.record import Record
 
 logger = logging.getLogger(__name__)
 
@@ -36,13 +39,22 @@ Fields = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Suggestion:
-    """A trial to train: its varied fields, all of it, and its name."""
+    """A trial to train: its varied fields, and its record, with all of it and its name."""
 
-    fingerprint: str
+    record: Record
     fields: Fields
     notes: dict[str, str]
     """What tables show of it instead of its fields; empty: nothing else."""
-    config: TrainConfig
+
+    @property
+    def fingerprint(self) -> str:
+        """Return its name."""
+        return self.record.fingerprint
+
+    @property
+    def config(self) -> TrainConfig:
+        """Return all of it."""
+        return self.record.config
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +69,8 @@ class SweepPlan:
     trials: int
     """How many trials to have in the end, known points included."""
     seed: int
+    commit: str = UNKNOWN
+    """What the trials are trained by."""
     annotate: Callable[[Mapping[str, object]], Mapping[str, str]] | None = None
     """What tables show of a trial by column, from its varied fields."""
     find_misfit: Callable[[TrainConfig], str] = lambda config: ""
@@ -211,7 +225,12 @@ class SweepStudy:
         except ValueError as error:
             self._refuse(trial, fields, error)
             return None
-        fingerprint = config.fingerprint(self._plan.data_fingerprint)
+        record = Record(
+            config=config,
+            data_fingerprint=self._plan.data_fingerprint,
+            commit=self._plan.commit,
+        )
+        fingerprint = record.fingerprint
         if fingerprint in self._running or fingerprint in self._records:
             self._tell_duplicate(trial, fingerprint)
             return None
@@ -224,7 +243,7 @@ class SweepStudy:
         if known is not None:
             self._settle_untrained(replace(known, params=fields, notes=notes))
             return None
-        return Suggestion(fingerprint=fingerprint, fields=fields, notes=notes, config=config)
+        return Suggestion(record=record, fields=fields, notes=notes)
 
     def _find_misfit(self, fingerprint: str, config: TrainConfig) -> TrialRecord | None:
         reason = self._plan.find_misfit(config)
@@ -277,6 +296,11 @@ def read_records(study: Study) -> list[TrialRecord]:
         elif frozen.state == TrialState.RUNNING and _FINGERPRINT in frozen.user_attrs:
             records.append(_unfinished(frozen, record))
     return records
+
+
+def read_standings(study_url: str) -> list[list[TrialRecord]]:
+    """Return the records of every study of a store, each study's from best to worst."""
+    return [rank(read_records(study)) for study in find_studies(open_optuna(study_url))]
 
 
 def _is_ended(record: TrialRecord) -> bool:

@@ -12,6 +12,7 @@ import ray
 from optuna.study import Study
 from ray import tune
 
+from sweeps.engine.disk import Disk
 from sweeps.engine.outcomes import TrialRecord, rank
 from sweeps.engine.placement import Machines
 from sweeps.engine.progress import ProgressTable
@@ -21,11 +22,12 @@ from sweeps.engine.setting import Setting
 from sweeps.engine.signals import stop_on_signal
 from sweeps.engine.stopping import SweepStopper, build_stopper
 from sweeps.engine.store import keep_run_id, read_facts
-from sweeps.engine.study import SweepStudy, read_records
+from sweeps.engine.study import SweepStudy, read_records, read_standings
 from sweeps.engine.sync import track
 from sweeps.engine.tracking import Tracking
 from sweeps.engine.trial import TrialContext, build_trainable
 from trainer.config import METRIC
+from trainer.cost import checkpoint_bytes
 
 WORKER_DEATHS_FORGIVEN = 3
 
@@ -65,17 +67,20 @@ def run_trials(setting: Setting, study: Study, *, show: Callable[[str], None]) -
     stopper = build_stopper(setting.base, stops_early=setting.sweep.stops_early)
     stopper.remember(sweep_study.curves(), stops=sweep_study.stops())
     tracking = _open_tracking(setting, study)
+    disk = _open_disk(setting)
     recorder = Recorder(
         sweep_study,
         stopper,
         tracking,
         watcher,
         root=setting.root,
-        commit=setting.options.commit,
+        disk=disk,
     )
     recorder.catch_up(sweep_study.settled())
     with _stop_on_signal(setting, show=show) as stop:
-        searcher = StudySearcher(sweep_study, recorder, is_stopping=stop.is_set)
+        searcher = StudySearcher(
+            sweep_study, recorder, is_stopping=stop.is_set, has_room=disk.has_room
+        )
         try:
             _tune(setting, searcher, stopper, recorder, stop_file=_stop_file(setting))
         finally:
@@ -141,6 +146,16 @@ def _open_tracking(setting: Setting, study: Study) -> Tracking:
         commit=setting.options.commit,
     )
     return Tracking(tracked, on_run=lambda trial, run_id: keep_run_id(study, trial, run_id))
+
+
+def _open_disk(setting: Setting) -> Disk:
+    gigabytes = setting.options.keep_gb
+    return Disk(
+        setting.root,
+        keep_bytes=None if gigabytes is None else gigabytes * 1e9,
+        trial_bytes=checkpoint_bytes(setting.base),
+        standings=lambda: read_standings(setting.inputs.study_url),
+    )
 
 
 def _finder(setting: Setting, study: Study) -> Callable[[str], TrialRecord | None]:

@@ -17,6 +17,7 @@ cluster.environment.apply()
 
 import psutil
 from tests_support.fake_sweep import plan
+from sweeps.engine.disk import Disk
 from sweeps.engine.progress import ProgressTable
 from sweeps.engine.recorder import Recorder
 from sweeps.engine.search import StudySearcher
@@ -36,8 +37,9 @@ tracked = track(study, root=root, tracking_uri=root.tracking_uri, commit="c0ffee
 tracking = Tracking(tracked, on_run=lambda trial, run: keep_run_id(study, trial, run))
 stopper = SweepStopper(last_step=80, report_every=10)
 watcher = ProgressTable(1.5, show=lambda line: None)
-recorder = Recorder(sweep, stopper, tracking, watcher, root=root, commit="c0ffee")
-searcher = StudySearcher(sweep, recorder, is_stopping=lambda: False)
+disk = Disk(root, keep_bytes=1e9, trial_bytes=10**6, standings=lambda: [])
+recorder = Recorder(sweep, stopper, tracking, watcher, root=root, disk=disk)
+searcher = StudySearcher(sweep, recorder, is_stopping=lambda: False, has_room=disk.has_room)
 process = psutil.Process()
 seen = {}
 for number in range(1, TRIALS + 1):
