@@ -15,10 +15,11 @@ from typing import Any
 
 import optuna
 from filelock import FileLock
-from optuna.storages import BaseStorage
+from optuna.storages import BaseStorage, RDBStorage
 from optuna.study import Study, StudySummary
 
 from sweeps.engine.outcomes import TrialRecord
+from sweeps.engine.patient_storage import PatientStorage
 from sweeps.engine.places import resolve_path
 from trainer.journal import Row, read_journal
 from trainer.record import FILE_NAME as RECORD_FILE
@@ -158,13 +159,16 @@ def check_fingerprint(trial: str) -> str:
     return trial
 
 
-def open_optuna(url: str) -> BaseStorage:
-    """Open an Optuna store, made when it is not there. Raises ValueError naming the URL."""
+def open_optuna(url: str, *, waits: bool = False) -> BaseStorage:
+    """Open an Optuna store, made when it is not there; one that `waits` outlives its database's
+    absence from then on. Raises ValueError naming the URL."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    engine: dict[str, Any] = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {}
+    engine: dict[str, Any] = {"pool_pre_ping": True}  # a restarted server knows no old connections
+    if url.startswith("sqlite"):
+        engine["connect_args"] = {"timeout": 60}
     try:
-        return optuna.storages.RDBStorage(url, engine_kwargs=engine)
+        return (PatientStorage if waits else RDBStorage)(url, engine_kwargs=engine)
     except Exception as error:  # noqa: BLE001 - SQLAlchemy's drivers raise what they like
         reason = str(error).split("\n", 1)[0]
         raise ValueError(f"study-storage={url}; must be a database URL: {reason}") from error

@@ -13,7 +13,7 @@ def driven(local_head, recordings, tmp_path):
 
     def build(name, **more):
         sweep = DrivenSweep(
-            storage=tmp_path / name,
+            storage=more.pop("storage", tmp_path / name),
             recordings=recordings,
             environment=local_head.client_environment,
             **more,

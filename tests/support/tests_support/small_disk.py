@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -14,8 +15,12 @@ class SmallDisk:
         self.folder = folder
         self._ballast = folder / "ballast"
 
-    def fill(self) -> None:
-        """Leave no block free."""
+    def fill(self, *, but: int = 0) -> None:
+        """Leave no block free, or so many bytes."""
+        if but:
+            free = shutil.disk_usage(self.folder).free
+            self._ballast.write_bytes(b"\0" * (free - but))
+            return
         with self._ballast.open("ab", buffering=0) as file:
             for size in (65_536, 4096, 1):
                 with contextlib.suppress(OSError):
@@ -46,4 +51,4 @@ def mounted(folder: Path, *, megabytes: int):
     try:
         yield SmallDisk(folder)
     finally:
-        subprocess.run(["umount", os.fspath(folder)], check=True)
+        subprocess.run(["umount", "--lazy", os.fspath(folder)], check=True)

@@ -1,0 +1,64 @@
+import sqlite3
+import threading
+
+import optuna
+import pytest
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.trial import TrialState
+from sqlalchemy import event
+from sqlalchemy.exc import OperationalError
+
+from sweeps.engine.patient_storage import PatientStorage
+from sweeps.engine.store import open_optuna
+
+
+@pytest.fixture
+def study(mount_disk):
+    """A study on a small disk."""
+    disk = mount_disk(megabytes=4)
+    storage = open_optuna(f"sqlite:///{disk.folder / 'optuna.db'}", waits=True)
+    study = optuna.create_study(storage=storage)
+    study.disk = disk
+    return study
+
+
+def test_a_write_to_a_full_disk_waits_until_there_is_room_with_one_warning(study, caplog):
+    trial = study.ask()
+    study.disk.fill()
+    writing = threading.Thread(target=lambda: trial.set_user_attr("long", "x" * 100_000))
+    writing.start()
+    writing.join(2.5)
+    assert writing.is_alive()
+    study.disk.free()
+    writing.join(30)
+    assert not writing.is_alive()
+    assert study.trials[0].user_attrs == {"long": "x" * 100_000}
+    assert [r.getMessage() for r in caplog.records] == [
+        "the study's database does not answer, waiting for it: "
+        "(sqlite3.OperationalError) database or disk is full"
+    ]
+
+
+def test_a_trial_told_whose_answer_was_lost_is_told_once(tmp_path):
+    storage = PatientStorage(f"sqlite:///{tmp_path / 'optuna.db'}")
+    study = optuna.create_study(storage=storage)
+    trial = study.ask()
+    lost = []
+
+    def lose_answer(session):
+        if not lost:
+            lost.append(session)
+            raise OperationalError("commit", {}, sqlite3.OperationalError("server went away"))
+
+    event.listen(storage.scoped_session, "after_commit", lose_answer)
+    assert storage.set_trial_state_values(trial._trial_id, TrialState.COMPLETE, [1.5])
+    assert lost
+    assert [(t.state, t.value) for t in study.trials] == [(TrialState.COMPLETE, 1.5)]
+    with pytest.raises(UpdateFinishedTrialError):
+        storage.set_trial_state_values(trial._trial_id, TrialState.PRUNED)
+
+
+def test_an_error_that_does_not_pass_is_raised_at_once(tmp_path):
+    storage = open_optuna(f"sqlite:///{tmp_path / 'optuna.db'}", waits=True)
+    with pytest.raises(KeyError):
+        storage.get_trial(99)
