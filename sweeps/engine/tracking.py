@@ -28,6 +28,8 @@ class Tracking:
         self._on_run = on_run
         self._runs: SweepRuns | None = None
         self._due: dict[str, Dues] = {}
+        self._in_hand: dict[str, Dues] = {}
+        """What was due and is being written."""
         self._ranked: list[TrialRecord] = []
         self._deadline_s: float | None = None
         self._is_finished = False
@@ -70,7 +72,7 @@ class Tracking:
             self._changed.notify()
         self._thread.join(timeout_s)
         with self._changed:
-            return len(self._due) or int(not self._is_finished)
+            return len(self._due | self._in_hand) or int(not self._is_finished)
 
     def _add(self, fingerprint: str, dues: Dues) -> None:
         with self._changed:
@@ -85,8 +87,8 @@ class Tracking:
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: bool(self._due) or self._is_closing())
-                taken, self._due = self._due, {}
-            failed = self._write(taken)
+                self._in_hand, self._due = self._due, {}
+            failed = self._write(self._in_hand)
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S) if failed else _BETWEEN_WRITES_S
             with self._changed:
                 self._put_back(failed)
@@ -126,6 +128,7 @@ class Tracking:
             if fingerprint in self._due:
                 dues.add(self._due[fingerprint])
             self._due[fingerprint] = dues
+        self._in_hand = {}
 
     def _is_closing(self) -> bool:
         return self._deadline_s is not None

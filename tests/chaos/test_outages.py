@@ -7,6 +7,7 @@ import pytest
 from click.testing import CliRunner
 from mlflow.tracking import MlflowClient
 from optuna.storages import RDBStorage
+from tests_support.driven_sweep import assert_nothing_lost_or_doubled
 from tests_support.fake_sweep import open_sweep
 from tests_support.flaky_server import FlakyServer, free_port, serve_mlflow
 
@@ -164,3 +165,17 @@ def test_a_sweep_that_is_running_is_left_to_its_driver(tmp_path):
     with trial.root.hold("held@0123abcd", timeout_s=0):
         refused = trial.synchronize()
     assert "sweep=held@0123abcd; must not be running" in str(refused.exception)
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(600)
+def test_a_whole_sweep_runs_without_its_server_and_the_same_command_delivers(driven, server):
+    server.mode = "down"
+    sweep = driven("outage", trials=2, more=("--concurrency", "1", "--tracking-uri", server.uri))
+    assert "MLflow lacks something of 2 trials: the same command writes it" in sweep.run()
+    before = sweep.leaderboard()
+    assert {trial["outcome"] for trial in before} <= {"finished", "stopped"}
+    server.mode = "up"
+    assert "MLflow lacks" not in sweep.run()
+    assert sweep.leaderboard() == before
+    assert_nothing_lost_or_doubled(sweep, uri=server.uri)
