@@ -18,6 +18,7 @@ from filelock import FileLock
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.study import Study, StudySummary
 
+from cluster.credentials import refuse_secret
 from sweeps.engine.outcomes import TrialRecord
 from sweeps.engine.patient_storage import PatientStorage
 from sweeps.engine.places import resolve_path
@@ -49,6 +50,7 @@ class Root:
     @classmethod
     def open(cls, storage: str, *, relative_to: Path, create: bool) -> "Root":
         """Find the root. Raises ValueError for a URL, a file, or (unless `create`) nothing."""
+        refuse_secret("storage", storage)
         if "://" in storage:
             raise ValueError(f"storage={storage}; must be a folder: URLs are not supported yet")
         path = resolve_path("storage", storage, relative_to=relative_to)
