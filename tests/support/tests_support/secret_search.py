@@ -1,4 +1,4 @@
-"""Planted secrets, and where they turn up: in files, in answers, in every process's command line."""
+"""Planted secrets, and where they turn up: in files, answers and command lines of processes."""
 
 import base64
 import contextlib

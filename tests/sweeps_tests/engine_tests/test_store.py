@@ -9,6 +9,7 @@ from sweeps.engine.places import resolve_database
 from sweeps.engine.store import Root, find_study, open_optuna, open_study, read_facts
 
 NAME = "0123456789abcdef"
+FACTS = {"do_nothing": {"stft": 1.5}}
 
 
 @pytest.fixture
@@ -17,7 +18,7 @@ def root(tmp_path):
 
 
 def open_setting(root, setting, name="lr_momentum"):
-    return open_study(open_optuna(root.study_url), name, setting, lambda: {"size": "demo"})
+    return open_study(open_optuna(root.study_url), name, setting, lambda: FACTS)
 
 
 def setting_of(study):
