@@ -1,6 +1,7 @@
 """`python -m cluster SCRIPT [ARGS]`: a local Ray head for the length of one job."""
 
 import logging
+import os
 import signal
 import sys
 import time
@@ -10,11 +11,13 @@ from types import FrameType
 import click
 
 from cluster import environment
+from cluster.credentials import refuse_secret, refuse_secrets
 from cluster.job import INTERRUPTED, submit
 from cluster.local import LocalHead
 from cluster.ray_cli import ClusterFailed
 
 ONE_SIGNAL_S = 1.0
+WRONG_INPUT = 2
 
 
 @click.command()
@@ -64,7 +67,12 @@ def _run() -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, interrupt)  # all of them end a job in good order
     try:
+        refuse_secrets(sys.argv[1:])
+        refuse_secret("UNSHIFT_HOME", os.environ.get("UNSHIFT_HOME", ""))
         return int(main(standalone_mode=False))
+    except ValueError as error:
+        click.echo(f"Error: {error}", err=True)
+        return WRONG_INPUT
     except click.ClickException as error:
         click.echo(f"Error: {error.format_message()}", err=True)
         return error.exit_code

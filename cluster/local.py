@@ -44,6 +44,8 @@ class LocalHead:
     def __enter__(self) -> Self:
         # Not $TMPDIR: a socket's path must stay below 104 characters.
         self._folder = Path(tempfile.mkdtemp(prefix="unshift-", dir="/tmp"))
+        # Ray opens its own folder to everybody: its logs, and sockets that ask for no token.
+        self._ray_folder = self._folder / "ray"
         try:
             self._process = self._start()
             self._wait_until_ready()
@@ -84,7 +86,7 @@ class LocalHead:
 
     def log_of(self, job: str) -> Path:
         """Return the file into which Ray writes what a job prints."""
-        return self._folder / "session_latest" / "logs" / f"job-driver-{job}.log"
+        return self._ray_folder / "session_latest" / "logs" / f"job-driver-{job}.log"
 
     def check_alive(self) -> None:
         """Raise ClusterFailed once `ray start` has ended."""
@@ -98,7 +100,7 @@ class LocalHead:
         self.client_environment = self._write_token()
         command = [
             *(ray_command(), "start", "--head", "--block", "--disable-usage-stats"),
-            *(f"--temp-dir={self._folder}", f"--object-store-memory={OBJECT_STORE_BYTES}"),
+            *(f"--temp-dir={self._ray_folder}", f"--object-store-memory={OBJECT_STORE_BYTES}"),
             *("--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard_port}"),
             *(f"--port={gcs_port}", f"--ray-client-server-port={client_port}"),
             # 0: any free one. Ray's own defaults are fixed and shared by all heads of a machine.
@@ -122,7 +124,7 @@ class LocalHead:
         return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(path)}
 
     def _wait_until_ready(self) -> None:
-        address = self._folder / "ray_current_cluster"  # the last thing that `ray start` writes
+        address = self._ray_folder / "ray_current_cluster"  # the last thing that `ray start` writes
         deadline = time.monotonic() + START_TIMEOUT_S
         while not (address.exists() and self.request("/api/version")):
             self.check_alive()

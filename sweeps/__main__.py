@@ -5,6 +5,7 @@ import signal
 import click
 
 import cluster.environment
+from cluster.credentials import refuse_secrets
 from sweeps.commands.compare import compare
 from sweeps.commands.damage import damage
 from sweeps.commands.describe import describe
@@ -30,7 +31,7 @@ def main() -> None:
     """Run the command line."""
     cluster.environment.apply()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C, in good order
-    run_command(commands)
+    run_command(commands, check=refuse_secrets)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 and one Ray head."""
 
 import contextlib
+import secrets
 from collections.abc import Iterator
 
 import numpy as np
@@ -95,7 +96,19 @@ def mount_disk(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def local_head() -> Iterator[LocalHead]:
+def planted_secrets() -> dict[str, str]:
+    """Secrets that the Ray head and its jobs have in their environment, by variable."""
+    names = ("MLFLOW_TRACKING_PASSWORD", "AWS_SECRET_ACCESS_KEY", "PGPASSWORD")
+    return {name: secrets.token_urlsafe(24) for name in names}
+
+
+@pytest.fixture(scope="session")
+def local_head(planted_secrets: dict[str, str]) -> Iterator[LocalHead]:
     """Start one Ray head of two CPUs for every test that needs one."""
-    with LocalHead(num_cpus=2) as head:
-        yield head
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_USERNAME", "somebody")
+        for name, value in planted_secrets.items():
+            patch.setenv(name, value)
+        with LocalHead(num_cpus=2) as head:
+            patch.undo()
+            yield head

@@ -186,9 +186,12 @@ def test_the_ui_answers_on_loopback_and_leaves_nothing_running(sweep, first_outp
     assert address.startswith(f"http://127.0.0.1:{port}/#/experiments/")
     assert _wait_for(lambda: _answers(port), seconds=60)
     family = psutil.Process(ui.pid).children(recursive=True)
+    connections = [each for process in family for each in process.net_connections("inet")]
+    listening = {each.laddr for each in connections if each.status == psutil.CONN_LISTEN}
     ui.send_signal(signal.SIGTERM)
     ui.communicate(timeout=30)
     assert len(family) >= 2
+    assert listening == {("127.0.0.1", port)}
     assert not psutil.wait_procs(family, timeout=10)[1]
 
 

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 import click
@@ -10,10 +10,20 @@ import click
 WRONG_INPUT, INTERRUPTED = 2, 130
 
 
-def run_command(command: click.Command, arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run a command line, this process's unless arguments are given, and exit with its status."""
+def run_command(
+    command: click.Command,
+    arguments: Sequence[str] | None = None,
+    *,
+    check: Callable[[Sequence[str]], None] = lambda arguments: None,
+) -> NoReturn:
+    """Run a command line, this process's unless arguments are given, and exit with its status.
+
+    `check` gets the arguments before anything else does, and may raise ValueError.
+    """
+    given = sys.argv[1:] if arguments is None else arguments
     try:
-        status = command.main(arguments, standalone_mode=False)
+        check(given)
+        status = command.main(list(given), standalone_mode=False)
     except click.ClickException as error:
         _end(error.format_message(), error.exit_code)
     except (ValueError, OSError) as error:

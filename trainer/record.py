@@ -1,6 +1,7 @@
 """The record of a trial: `config.json`, written before step 0, all that repeating it needs."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,6 +67,10 @@ class Record:
                 require(
                     type(content[name]) is kind, name, content[name], f"of type {kind.__name__}"
                 )
+            known = f"1 to {TRAINER_REVISION}: a newer unshift has written it"
+            require(1 <= revision <= TRAINER_REVISION, "trainer_revision", revision, known)
+            named = re.fullmatch("[0-9a-f]{16}", fingerprint) is not None
+            require(named, "fingerprint", fingerprint, "16 hex digits")
             return cls(
                 config=TrainConfig.from_fields(_in_todays_words(content["config"], revision)),
                 data_fingerprint=content["data_fingerprint"],

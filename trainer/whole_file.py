@@ -18,7 +18,8 @@ def replace_whole(
     """
     temporary = path.with_name(path.name + ".tmp")
     try:
-        with temporary.open("wb") as file:
+        temporary.unlink(missing_ok=True)  # what a kill left, or a link to somewhere else
+        with temporary.open("xb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())

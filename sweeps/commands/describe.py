@@ -43,7 +43,7 @@ def describe(
     from trainer.description import describe as describe_config
 
     where = Places(**places)
-    fields = _recorded_fields(trial, where) if trial else _fields_of_size(size)
+    fields = _fields_of_size(size) if trial is None else _recorded_fields(trial, where)
     if data is not None:
         fields["data.path"] = data
     fields |= {"data.cache": str(where.root(create=True).cache)} | parse_settings(settings)

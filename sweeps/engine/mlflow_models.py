@@ -5,6 +5,7 @@ All goes through a client that is handed in: MLflow's active run and global URIs
 
 import json
 import os
+import re
 import shutil
 import tempfile
 import uuid
@@ -81,7 +82,12 @@ def register(
 
 
 def download(model: LoggedModel, tracking_uri: str, *, cache: Path) -> Path:
-    """Return the folder of a model's net in the cache, fetched when it is not there yet."""
+    """Return the folder of a model's net in the cache, fetched when it is not there yet.
+
+    Raises ValueError for a model of a name that would lead out of the cache.
+    """
+    if not re.fullmatch(r"[\w-]+", model.model_id):
+        raise ValueError(f"model={model.model_id!r}; must be made of letters, digits, _ and -")
     folder = cache / "models" / model.model_id
     if folder.is_dir():
         return folder

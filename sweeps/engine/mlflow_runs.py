@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import mlflow
 from filelock import FileLock
 from mlflow.entities import LifecycleStage, Metric, Param, Run, RunTag
 from mlflow.tracking import MlflowClient
@@ -236,10 +237,21 @@ def open_client(tracking_uri: str) -> Iterator[MlflowClient]:
     except ValueError:
         raise
     except Exception as error:  # noqa: BLE001 - every database driver raises what it likes
-        reason = str(error).strip().split("\n", 1)[0]
         raise ValueError(
-            f"tracking-uri={tracking_uri}; must be an MLflow store or server: {reason}"
+            f"tracking-uri={tracking_uri}; must be an MLflow store or server: "
+            f"{_reason_of(error, tracking_uri)}"
         ) from error
+
+
+def _reason_of(error: Exception, tracking_uri: str) -> str:
+    """Return what was wrong in one line; MLflow takes a newer database for an older one."""
+    reason = str(error).strip().split("\n", 1)[0]
+    if "database schema" not in reason:
+        return reason
+    return (
+        f"{reason.partition(').')[0]}) by MLflow {mlflow.__version__}; an older one is upgraded "
+        f"by `mlflow db upgrade {tracking_uri}` after a backup, a newer one needs a newer MLflow"
+    )
 
 
 def make_database(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
@@ -41,14 +42,25 @@ class TrialRecord:
     taken_over_from: str = ""
     """The sweep that trained it, when that was another one."""
 
+    def __post_init__(self) -> None:
+        # A store may be somebody else's: a name like this leads nowhere, whatever it is put into.
+        if not re.fullmatch(r"[\w-]{1,64}", self.fingerprint):
+            raise ValueError(f"fingerprint={self.fingerprint!r}; must be 16 hex digits")
+        if self.outcome not in OUTCOMES:
+            raise ValueError(f"outcome={self.outcome!r}; must be one of {', '.join(OUTCOMES)}")
+
     def to_json(self) -> dict[str, Any]:
         """Return the fields as a dictionary."""
         return dataclasses.asdict(self)
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> "TrialRecord":
-        """Build from `to_json`'s dictionary."""
-        return cls(**content)
+        """Build from `to_json`'s dictionary. Raises ValueError for what is none of this version."""
+        try:
+            return cls(**content)
+        except TypeError as error:
+            reason = str(error).removeprefix("TrialRecord.__init__() ")
+            raise ValueError(f"record of a trial; must be one of this unshift: {reason}") from error
 
 
 def rank(records: Iterable[TrialRecord]) -> list[TrialRecord]:

@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cluster.credentials import refuse_secret
+
 if TYPE_CHECKING:
     from sweeps.engine.store import Root
 
@@ -52,8 +54,10 @@ def resolve_path(field: str, text: str, *, relative_to: Path) -> Path:
 def resolve_database(field: str, url: str, *, relative_to: Path, must_exist: bool) -> str:
     """Return a URL with the file of a SQLite one absolute.
 
-    Raises ValueError naming the field where the file must exist and does not.
+    Raises ValueError naming the field where the file must exist and does not, or the URL has a
+    password in it.
     """
+    refuse_secret(field, url)
     if not url.startswith(_SQLITE):
         return url
     file = resolve_path(field, url.removeprefix(_SQLITE), relative_to=relative_to)

@@ -11,6 +11,7 @@ import click
 from click.core import ParameterSource
 
 import cluster.environment
+from cluster.credentials import refuse_secrets
 from search_spaces.space import SearchSpace, Shared
 from sweeps.engine.options import SweepOptions, sweep_options
 from trainer.command_line import run_command
@@ -69,7 +70,7 @@ def main(sweep: Sweep) -> None:
         values["again_command"] = values["again_command"] or _again(typed)
         run_sweep(sweep, SweepOptions(**values), show=click.echo)
 
-    run_command(command)
+    run_command(command, check=refuse_secrets)
 
 
 def run_sweep(sweep: Sweep, options: SweepOptions, *, show: Callable[[str], None]) -> None:

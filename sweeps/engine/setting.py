@@ -182,7 +182,7 @@ def open_inputs(options: SweepOptions) -> Inputs:
             ("tracking-uri", options.tracking_uri or root.tracking_uri),
         )
     )
-    if options.tracking_uri is not None:
+    if options.tracking_uri is not None or root.tracking_file.is_file():
         check_store(tracking_uri)
     path = options.data
     if path != "demo":

@@ -8,6 +8,7 @@ own, and the name alone means the one that ran last.
 import contextlib
 import json
 import logging
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +19,15 @@ from filelock import FileLock
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.study import Study, StudySummary
 
+from cluster.credentials import refuse_secret
 from sweeps.engine.outcomes import TrialRecord
 from sweeps.engine.patient_storage import PatientStorage
 from sweeps.engine.places import resolve_path
+from trainer.config import METRIC
 from trainer.journal import Row, read_journal
 from trainer.record import FILE_NAME as RECORD_FILE
 from trainer.record import Record
+from trainer.whole_file import replace_whole
 
 OUTCOME_FILE = "outcome.json"
 
@@ -32,6 +36,9 @@ BEST = "best:"
 
 TURN = "turn"
 """The study's attribute that grows with every run of any sweep."""
+
+STORE_REVISION = 1
+"""Of what is kept of a study and its trials: to be raised when earlier code would misread it."""
 
 _FACTS, _RUN = "facts", "mlflow_run_id:"
 
@@ -49,6 +56,7 @@ class Root:
     @classmethod
     def open(cls, storage: str, *, relative_to: Path, create: bool) -> "Root":
         """Find the root. Raises ValueError for a URL, a file, or (unless `create`) nothing."""
+        refuse_secret("storage", storage)
         if "://" in storage:
             raise ValueError(f"storage={storage}; must be a folder: URLs are not supported yet")
         path = resolve_path("storage", storage, relative_to=relative_to)
@@ -80,7 +88,12 @@ class Root:
     @property
     def tracking_uri(self) -> str:
         """Return MLflow's own store."""
-        return f"sqlite:///{self.path / 'mlflow.db'}"
+        return f"sqlite:///{self.tracking_file}"
+
+    @property
+    def tracking_file(self) -> Path:
+        """Return the file of MLflow's own store."""
+        return self.path / "mlflow.db"
 
     def trial_folder(self, fingerprint: str) -> Path:
         """Return a trial's folder.
@@ -118,11 +131,10 @@ class Root:
     def keep_outcome(self, record: TrialRecord, *, study: str) -> None:
         """Note in a trial's folder that it finished, for other sweeps to take it over."""
         content = {"study": study, "record": record.to_json()}
+        text = json.dumps(content, indent=2) + "\n"
         path = self.trial_folder(record.fingerprint) / OUTCOME_FILE
-        temporary = path.with_name(path.name + ".tmp")
         try:
-            temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-            temporary.replace(path)
+            replace_whole(path, lambda file: file.write(text.encode()))
         except OSError as error:
             logger.warning("%s is not written, other sweeps will train it again: %s", path, error)
 
@@ -140,7 +152,12 @@ class Root:
 
     @contextlib.contextmanager
     def hold(self, name: str, *, timeout_s: float) -> Iterator[None]:
-        """Keep other processes that hold the same name away. Raises filelock.Timeout."""
+        """Keep other processes that hold the same name away.
+
+        Raises filelock.Timeout, and ValueError for a name that no sweep and no trial can have.
+        """
+        if not re.fullmatch(r"[\w@.-]+", name):
+            raise ValueError(f"sweep={name!r}; must be made of letters, digits and . _ - @")
         folder = self.path / "locks"
         folder.mkdir(exist_ok=True)
         with FileLock(folder / f"{name}.lock", timeout=timeout_s):
@@ -161,7 +178,10 @@ def check_fingerprint(trial: str) -> str:
 
 def open_optuna(url: str, *, waits: bool = False) -> BaseStorage:
     """Open an Optuna store, made when it is not there; one that `waits` outlives its database's
-    absence from then on. Raises ValueError naming the URL."""
+    absence from then on.
+
+    Raises ValueError naming the URL, also where its tables are of another version of Optuna.
+    """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     logging.getLogger("alembic").setLevel(logging.WARNING)
     engine: dict[str, Any] = {"pool_pre_ping": True}  # a restarted server knows no old connections
@@ -171,7 +191,10 @@ def open_optuna(url: str, *, waits: bool = False) -> BaseStorage:
         return (PatientStorage if waits else RDBStorage)(url, engine_kwargs=engine)
     except Exception as error:  # noqa: BLE001 - SQLAlchemy's drivers raise what they like
         reason = str(error).split("\n", 1)[0]
-        raise ValueError(f"study-storage={url}; must be a database URL: {reason}") from error
+        raise ValueError(
+            f"study-storage={url}; must be a database URL, of a store that this Optuna reads: "
+            f"{reason}"
+        ) from error
 
 
 def open_study(
@@ -186,10 +209,12 @@ def open_study(
     known = [s for s in summaries if _facts_of(s).get("sweep") == name]
     mine = [s.study_name for s in known if _facts_of(s)["setting"] == setting]
     study_name = mine[0] if mine else f"{name}@{setting}" if known else name
-    facts = None if mine else {**make_facts(), "sweep": name, "setting": setting}
+    own = {"sweep": name, "setting": setting, "revision": STORE_REVISION}
+    facts = None if mine else {**make_facts(), **own}
     study = optuna.create_study(storage=storage, study_name=study_name, load_if_exists=True)
     if facts is not None:
         study.set_user_attr(_FACTS, facts)  # all at once: a study without them is not one yet
+    read_facts(study)
     turn = max((s.user_attrs.get(TURN, 0) for s in summaries), default=0) + 1
     study.set_user_attr(TURN, turn)
     return study
@@ -217,8 +242,12 @@ def find_studies(storage: BaseStorage) -> list[Study]:
 
 
 def read_facts(study: Study) -> Facts:
-    """Return what was noted of a study when it was made: its sweep, setting and do-nothing."""
+    """Return what was noted of a study when it was made: its sweep, setting and do-nothing.
+
+    Raises ValueError for a study of a later revision, or with facts that cannot be.
+    """
     facts: Facts = study.user_attrs[_FACTS]
+    _check_facts(facts, study.study_name)
     return facts
 
 
@@ -233,6 +262,18 @@ def read_run_ids(study: Study) -> dict[str, str]:
     return {k.removeprefix(_RUN): v for k, v in attributes.items() if k.startswith(_RUN)}
 
 
+def _check_facts(facts: Facts, study: str) -> None:
+    revision = facts.get("revision", 1)  # the first had no number
+    if type(revision) is not int or not 1 <= revision <= STORE_REVISION:
+        raise ValueError(
+            f"study={study}; must be of revision 1 to {STORE_REVISION}, is of {revision!r}: "
+            "a newer unshift has written it"
+        )
+    do_nothing = facts.get("do_nothing")
+    if not (isinstance(do_nothing, dict) and type(do_nothing.get(METRIC)) in (int, float)):
+        raise ValueError(f"study={study}; must have do-nothing's {METRIC}, has {do_nothing!r}")
+
+
 def _names_of(summary: StudySummary) -> tuple[str, str]:
     """Return the sweep's name, which settings share, and the name with the setting."""
     facts = _facts_of(summary)
@@ -240,5 +281,9 @@ def _names_of(summary: StudySummary) -> tuple[str, str]:
 
 
 def _facts_of(summary: StudySummary) -> Facts:
-    facts: Facts = summary.user_attrs.get(_FACTS, {})
-    return facts
+    """Return a study's facts, empty where it is no sweep's."""
+    facts: Any = summary.user_attrs.get(_FACTS)
+    is_sweep = isinstance(facts, dict) and all(
+        isinstance(facts.get(name), str) for name in ("sweep", "setting")
+    )
+    return dict(facts) if is_sweep else {}

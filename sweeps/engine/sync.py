@@ -28,7 +28,7 @@ def track(study: Study, *, root: Root, tracking_uri: str, commit: str) -> Tracke
         },
         tracking_uri=tracking_uri,
         artifacts=root.path / "mlflow-artifacts" if is_local else None,
-        database=root.path / "mlflow.db" if is_local else None,
+        database=root.tracking_file if is_local else None,
     )
 
 

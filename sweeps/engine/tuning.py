@@ -11,6 +11,7 @@ from pathlib import Path
 import ray
 from optuna.study import Study
 from ray import tune
+from ray.tune.execution import class_cache
 
 from sweeps.engine.disk import Disk
 from sweeps.engine.outcomes import TrialRecord, rank
@@ -30,6 +31,10 @@ from trainer.config import METRIC
 from trainer.cost import checkpoint_bytes
 
 WORKER_DEATHS_FORGIVEN = 3
+
+_SHOWN_BY_TUNE = {n for n in class_cache.ENV_VARS_TO_PROPAGATE if n.startswith("AWS_")}
+"""Variables that Tune would write into its actors' runtime environment, which Ray logs and its
+dashboard shows. Workers have no use for them: artifacts are the driver's."""
 
 
 @contextlib.contextmanager
@@ -114,6 +119,7 @@ def _tune(
         build_trainable(context),
         {"cpu": placement.cpus, "gpu": placement.gpus},
     )
+    class_cache.ENV_VARS_TO_PROPAGATE.difference_update(_SHOWN_BY_TUNE)
     # Tune's own state is of no use: the study is what a sweep goes on from.
     scratch = tempfile.mkdtemp(prefix="ray-", dir=setting.root.path)
     try:

@@ -16,11 +16,15 @@ SLOW_S = 2.0
 
 
 class FlakyServer:
-    """`mode` is up, down (hangs up without a word), slow (2 s a call) or 500."""
+    """`mode` is up, down (hangs up without a word), slow (2 s a call) or 500.
 
-    def __init__(self, backend_port):
+    With an `authorization`, whoever does not send that header is refused.
+    """
+
+    def __init__(self, backend_port, *, authorization=None):
         self.mode = "up"
         self.calls = 0
+        self._authorization = authorization
         owner = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -47,6 +51,9 @@ class FlakyServer:
         body = request.rfile.read(int(request.headers.get("Content-Length") or 0))
         if self.mode == "down":
             request.close_connection = True
+            return
+        if self._authorization not in (None, request.headers.get("Authorization")):
+            request.send_error(401)
             return
         if self.mode == "500":
             request.send_error(500)

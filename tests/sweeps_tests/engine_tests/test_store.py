@@ -5,9 +5,11 @@ import pytest
 from filelock import Timeout
 
 from sweeps.engine.outcomes import TrialRecord
+from sweeps.engine.places import resolve_database
 from sweeps.engine.store import Root, find_study, open_optuna, open_study, read_facts
 
 NAME = "0123456789abcdef"
+FACTS = {"do_nothing": {"stft": 1.5}}
 
 
 @pytest.fixture
@@ -16,7 +18,7 @@ def root(tmp_path):
 
 
 def open_setting(root, setting, name="lr_momentum"):
-    return open_study(open_optuna(root.study_url), name, setting, lambda: {"size": "demo"})
+    return open_study(open_optuna(root.study_url), name, setting, lambda: FACTS)
 
 
 def setting_of(study):
@@ -124,6 +126,18 @@ def test_a_root_that_is_a_file_or_a_url_is_refused(tmp_path):
     with pytest.raises(ValueError, match="storage=.*file/x; must be a folder"):
         Root.open("file/x", relative_to=tmp_path, create=True)
     assert not Path("s3:").exists()
+
+
+def test_a_root_with_a_password_is_refused_without_showing_it(tmp_path):
+    with pytest.raises(ValueError, match=r"^storage=REDACTED; must hold no password"):
+        Root.open("s3://key:secret@bucket", relative_to=tmp_path, create=True)
+
+
+@pytest.mark.parametrize("field", ["study-storage", "tracking-uri"])
+def test_a_place_with_a_password_is_refused_without_showing_it(tmp_path, field):
+    url = "postgresql://user:secret@host/db"
+    with pytest.raises(ValueError, match=rf"^{field}=REDACTED; must hold no password"):
+        resolve_database(field, url, relative_to=tmp_path, must_exist=False)
 
 
 def test_a_bad_database_url_is_refused_in_one_line():

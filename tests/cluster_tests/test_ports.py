@@ -1,0 +1,168 @@
+"""Every port on which a head listens: who may reach it, and what it answers without the token."""
+
+import http.client
+import importlib
+import os
+import pkgutil
+import subprocess
+import sys
+
+import grpc
+import psutil
+import pytest
+import ray.core.generated
+
+pytestmark = pytest.mark.slow
+
+LOOPBACK = {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
+METRICS = b"# HELP "
+
+# By process and by what a port says without a token: "grpc" (each method that is known there
+# refuses), "http" (whatever is asked refuses), "dashboard" (static pages, the rest refuses),
+# "metrics" (figures to read, nothing else).
+EXPECTED = {
+    "gcs_server": ["grpc"],
+    "client server": ["grpc", "grpc"],
+    "dashboard": ["dashboard", "metrics"],
+    "raylet": ["grpc", "grpc"],
+    "ray::DashboardAgent": ["grpc", "http", "http", "metrics"],
+    "ray::RuntimeEnvAgent": ["http"],
+    "worker": ["grpc"],
+    "driver": ["grpc"],
+}
+"""All ports of a head; docs/security.md explains them."""
+
+DRIVER = """
+import ray
+ray.init(logging_level="ERROR")
+
+@ray.remote
+class Actor:
+    def answer(self):
+        return 1
+
+actor = Actor.remote()
+print(ray.get(actor.answer.remote()), flush=True)
+input()
+"""
+
+
+def all_methods():
+    """Return the path of every gRPC method that Ray's own sources describe."""
+    paths = set()
+    for module in pkgutil.iter_modules(ray.core.generated.__path__):
+        if module.name.endswith("_pb2"):
+            found = importlib.import_module(f"ray.core.generated.{module.name}").DESCRIPTOR
+            for service in found.services_by_name.values():
+                paths |= {f"/{service.full_name}/{each.name}" for each in service.methods}
+    # Ray's Python has no description of these.
+    paths |= {f"/ray.rpc.ObjectManagerService/{name}" for name in ("Push", "Pull", "FreeObjects")}
+    paths.add("/opentelemetry.proto.collector.metrics.v1.MetricsService/Export")
+    return sorted(paths)
+
+
+def codes(host, port, methods):
+    """Return the gRPC status of each method, called without a token; None where it is no gRPC."""
+    found = {}
+    with grpc.insecure_channel(f"{host}:{port}") as channel:
+        for method in methods:
+            try:
+                channel.unary_unary(method)(b"", timeout=10)
+                found[method] = "OK"
+            except grpc.RpcError as error:
+                found[method] = error.code().name
+    return found
+
+
+def answer(host, port, path, method="GET"):
+    """Return (status, beginning of the content) over HTTP, None where a port speaks no HTTP."""
+    connection = http.client.HTTPConnection(host, port, timeout=10)
+    try:
+        connection.request(method, path)
+        response = connection.getresponse()
+        return response.status, response.read()[:20]
+    except http.client.BadStatusLine:
+        return None
+    finally:
+        connection.close()
+
+
+def kind_of(host, port, methods):
+    """Return what a port is, by what it answers without a token."""
+    page = answer(host, port, "/")
+    if page is None:
+        found = codes(host, port, methods)
+        refused = {m: c for m, c in found.items() if c == "UNAUTHENTICATED"}
+        others = {m: c for m, c in found.items() if c not in ("UNAUTHENTICATED", "UNIMPLEMENTED")}
+        return "grpc" if refused and not others else f"gRPC that answers: {others}"
+    if page[1].startswith(METRICS):
+        return "metrics"
+    asked = ("/api/jobs/", "/api/v0/nodes", "/api/version", "/metrics", "/anything")
+    statuses = {answer(host, port, path, m)[0] for path in asked for m in ("GET", "POST", "PUT")}
+    if statuses != {401}:
+        return f"HTTP that answers: {statuses}"
+    return "http" if page[0] == 401 else "dashboard"
+
+
+def role_of(process, driver):
+    line = " ".join(process.cmdline())
+    if process.pid == driver:
+        return "driver"
+    if "ray.util.client.server" in line:
+        return "client server"
+    if "dashboard/dashboard.py" in line:
+        return "dashboard"
+    named = process.name() if process.name() in EXPECTED else line.strip()
+    return "worker" if named.startswith(("ray::IDLE", "ray::Actor")) else named
+
+
+def listening(process):
+    for connection in process.net_connections("inet"):
+        if connection.status == psutil.CONN_LISTEN:
+            yield connection.laddr
+
+
+@pytest.fixture(scope="module")
+def ports(local_head):
+    """Return (role, process, address) of every port on which the head and a driver listen."""
+    variables = os.environ | local_head.client_environment
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", DRIVER], env=variables, **pipes) as driver:
+        assert driver.stdout.readline() == "1\n"
+        root = psutil.Process(local_head._process.pid)
+        family = [root, *root.children(recursive=True), psutil.Process(driver.pid)]
+        yield [
+            (role_of(process, driver.pid), process.pid, address)
+            for process in family
+            for address in listening(process)
+        ]
+        driver.communicate("\n")
+
+
+def test_every_port_is_known_and_refuses_without_the_token(ports):
+    methods = all_methods()
+    assert len(methods) > 100
+    found = {}
+    for role, pid, address in ports:
+        host = {"::": "127.0.0.1", "0.0.0.0": "127.0.0.1"}.get(address.ip, address.ip)
+        kind = kind_of(host.removeprefix("::ffff:"), address.port, methods)
+        found.setdefault((role, pid), []).append(kind)
+    assert {role for role, _ in found} == EXPECTED.keys()
+    for (role, _), kinds in found.items():
+        assert (role, sorted(kinds)) == (role, EXPECTED[role])
+
+
+def test_the_dashboard_listens_on_loopback_alone(ports, local_head):
+    port = int(local_head.dashboard_url.rpartition(":")[2])
+    assert [a.ip for role, _, a in ports if a.port == port] == ["127.0.0.1"]
+
+
+def test_the_same_calls_are_answered_with_the_token(local_head):
+    """That the refusals above are for want of a token."""
+    method = "/ray.rpc.NodeInfoGcsService/GetAllNodeInfo"
+    address = local_head.client_environment["RAY_ADDRESS"]
+    with grpc.insecure_channel(address) as channel:
+        call = channel.unary_unary(method)
+        assert call(b"", timeout=10, metadata=[("authorization", f"Bearer {local_head._token}")])
+        with pytest.raises(grpc.RpcError, match="UNAUTHENTICATED"):
+            call(b"", timeout=10, metadata=[("authorization", "Bearer " + "0" * 64)])
