@@ -5,6 +5,7 @@ sweep.sbatch are run in test_sbatch.py.
 """
 
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -72,6 +73,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         second.wait_until(lambda: subprocess.run(worker_health).returncode == 0)
         there.env["RAY_ADDRESS"] = f"{there.ip}:{there.gcs}"
         yield there
+    for node in range(2):
+        shutil.rmtree(_ray_folder(node))
 
 
 def _environment(folder: Path) -> dict[str, str]:
@@ -109,8 +112,12 @@ def _own_options(cluster: Cluster, node: int) -> str:
         f" --metrics-export-port={cluster.metrics[node]} --include-log-monitor=false"
         f" --dashboard-agent-listen-port={cluster.agents[node]}"
         f" --node-manager-port={cluster.raylets[node]}"
-        f" --temp-dir=/tmp/unshift-files-{os.getpid()}-{node}"
+        f" --temp-dir={_ray_folder(node)}"
     )
+
+
+def _ray_folder(node: int) -> Path:
+    return Path(f"/tmp/unshift-files-{os.getpid()}-{node}")
 
 
 def _health(service: dict, changes: dict[str, str]) -> list[str]:
