@@ -48,7 +48,7 @@ check: $(READY)
 
 lock: $(READY)
 	$(BIN)/uv pip compile pyproject.toml --universal --generate-hashes --no-emit-index-url \
-		--extra sweep --extra export --group dev --custom-compile-command "make lock" \
+		--extra sweep --extra export --extra cluster --group dev --custom-compile-command "make lock" \
 		--quiet $(ARGS) --output-file requirements.lock
 
 pictures: $(READY)

@@ -1,0 +1,91 @@
+"""The commands of cluster/ on this machine: other addresses, ports and folders, the same words else."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+
+from cluster.processes import end_tree, start_tree
+from tests_support.cluster_files import ROOT, SECRETS
+
+BIN = Path(sys.executable).parent
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports that nobody listens on."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+def replaced(text: str, changes: Mapping[str, str]) -> str:
+    """Replace each old part by its new one. Raises ValueError for a part that is not there."""
+    for old, new in changes.items():
+        if old not in text:
+            raise ValueError(f"{old!r} is not in {text!r}")
+        text = text.replace(old, new)
+    return text
+
+
+def make_secrets(folder: Path) -> Path:
+    """Run make-secrets.sh for a folder and return it."""
+    variables = os.environ | {"UNSHIFT_SECRETS": str(folder)}
+    subprocess.run(["sh", str(SECRETS)], env=variables, check=True, stdout=subprocess.DEVNULL)
+    return folder
+
+
+def variables(**own: str) -> dict[str, str]:
+    """Return an environment in which `python`, `ray` and `mlflow` are this one's, and no Ray's."""
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "MLFLOW_"))}
+    path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
+    source = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    return inherited | {"PATH": path, "PYTHONPATH": source, "RAY_USAGE_STATS_ENABLED": "0"} | own
+
+
+class Node:
+    """A command that runs until its `with` block ends, with all its processes."""
+
+    def __init__(self, script: str, *, env: Mapping[str, str], log: Path) -> None:
+        self._script, self._env, self._log = script, env, log
+
+    def __enter__(self) -> "Node":
+        with self._log.open("wb") as output:
+            bash = shutil.which("bash") or "/bin/bash"
+            command = [bash, "-euc", self._script]
+            self._root = start_tree(command, env=self._env, cwd=self._log.parent, output=output)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        end_tree(self._root)
+
+    def wait_until(self, is_ready: Callable[[], bool], *, timeout_s: float = 90.0) -> None:
+        """Return once it is ready. AssertionError, with its log, when it ends or takes too long."""
+        deadline = time.monotonic() + timeout_s
+        while not is_ready():
+            log = self._log.read_text(errors="replace")[-3000:]
+            assert self._root.poll() is None, f"ended with {self._root.returncode}: {log}"
+            assert time.monotonic() < deadline, f"not ready: {log}"
+            time.sleep(0.2)
+
+
+def knock(url: str, **headers: str) -> tuple[int, str]:
+    """Return the status and the beginning of what a server answers, (0, "") where there is none."""
+    request = urllib.request.Request(url, headers=headers)
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(request, timeout=10) as answer:
+            return answer.status, answer.read(100_000).decode(errors="replace")
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read(1000).decode(errors="replace")
+    except OSError:
+        return 0, ""
