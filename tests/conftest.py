@@ -20,6 +20,7 @@ environment.apply()
 
 HEAD = "local_head"
 
+
 def pytest_collection_modifyitems(items):
     """Give each file to one worker of pytest-xdist, and all that needs the Ray head to the same.
 
