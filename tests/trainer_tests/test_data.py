@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
@@ -43,30 +42,6 @@ def test_a_second_open_neither_hashes_nor_decodes(music, cache):
     second = open_data(str(music), cache)
     assert (second.fingerprint, second.training) == (first.fingerprint, first.training)
     assert np.array_equal(second.samples, first.samples)
-
-
-@pytest.fixture(scope="module")
-def demo_cache(tmp_path_factory):
-    """A cache that holds the demo, silenced: who synthesizes it again is heard."""
-    cache = tmp_path_factory.mktemp("demo")
-    data = open_data("demo", cache)
-    samples_path = cache / data.fingerprint / "samples.f32"
-    assert np.abs(np.fromfile(samples_path, "<f4")).max() > 0.5
-    spoil_unnoticed(samples_path)
-    return cache
-
-
-def test_the_demo_is_synthesized_once(demo_cache):
-    before_s = time.process_time()
-    assert not open_data("demo", demo_cache).samples.any()
-    assert time.process_time() - before_s < 1.0  # synthesizing takes about 5 s
-
-
-def test_the_demo_holds_out_a_guitar_a_speaker_a_choir_and_drums(demo_cache):
-    data = open_data("demo", demo_cache)
-    held_out = {"guitar_chords", "middle_speech", "choir", "rock_drums", "toms"}
-    assert names(data.validation) == held_out
-    assert len(data.training) == 23
 
 
 def test_the_fingerprint_follows_from_contents_alone(music, cache, tmp_path):
