@@ -28,7 +28,7 @@ def pytest_collection_modifyitems(items):
     """
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     for item in items:
-        group = HEAD if HEAD in item.fixturenames else item.path.name
+        group = HEAD if HEAD in item.fixturenames else item.nodeid.partition("::")[0]
         item.add_marker(pytest.mark.xdist_group(group))
     items.sort(key=lambda item: (HEAD not in item.fixturenames, item.path not in slow))
 
