@@ -19,6 +19,20 @@ from trainer.data import open_data
 
 environment.apply()
 
+HEAD = "local_head"
+
+
+def pytest_collection_modifyitems(items):
+    """Give each file to one worker of pytest-xdist, and all that needs the Ray head to the same.
+
+    What takes longest comes first: a long file at the end would leave the other worker idle.
+    """
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    for item in items:
+        group = HEAD if HEAD in item.fixturenames else item.nodeid.partition("::")[0]
+        item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: (HEAD not in item.fixturenames, item.path not in slow))
+
 
 @pytest.fixture
 def one_thread():

@@ -9,8 +9,8 @@ import math
 from collections.abc import Callable
 
 import numpy as np
+import scipy  # its parts load when first used: a second that most commands can do without
 import torch
-from scipy.signal import correlate
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -71,7 +71,7 @@ def _propose_lag(
     """Return where summaries of every hop correlate best, leaving about enough in common."""
     aim, made = (summary(_cut(signal, hop_samples)) for signal in (reference, estimate))
     least = MIN_COMMON_SAMPLES // hop_samples
-    correlation = correlate(made, aim, method="fft")  # from lag 1 - len(aim) on
+    correlation = scipy.signal.correlate(made, aim, method="fft")  # from lag 1 - len(aim) on
     allowed = correlation[least - 1 : len(correlation) - least + 1]
     return hop_samples * (int(allowed.argmax()) + least - len(aim))
 

@@ -8,7 +8,7 @@ from functools import partial
 
 import numpy as np
 import numpy.typing as npt
-from scipy.signal import butter, fftconvolve, lfilter, sosfilt
+import scipy  # its parts load when first used: a second that most trials can do without
 
 from trainer.config import SAMPLE_RATE_HZ
 
@@ -76,8 +76,10 @@ def _place(sounds: Iterable[tuple[float, _Signal]], seconds: float) -> _Signal:
 
 
 def _band(signal: _Signal, low_hz: float, high_hz: float) -> _Signal:
-    sections = butter(2, (low_hz, high_hz), "bandpass", fs=SAMPLE_RATE_HZ, output="sos")
-    return np.asarray(sosfilt(sections, signal))
+    sections = scipy.signal.butter(
+        2, (low_hz, high_hz), "bandpass", fs=SAMPLE_RATE_HZ, output="sos"
+    )
+    return np.asarray(scipy.signal.sosfilt(sections, signal))
 
 
 def _swell(seconds: float, attack_s: float, release_s: float) -> _Signal:
@@ -92,7 +94,7 @@ def _finish(signal: _Signal, seconds: float, random: _Random) -> npt.NDArray[np.
     room = random.normal(size=_samples(2.5 * decay_s)) * np.exp(-_time(2.5 * decay_s) / decay_s)
     room *= random.uniform(0.05, 0.3) / np.sqrt(np.sum(room**2))
     room[0] += 1.0
-    wet = fftconvolve(signal, room)[: len(signal)]
+    wet = scipy.signal.fftconvolve(signal, room)[: len(signal)]
     wet *= random.uniform(0.5, 0.9) / np.abs(wet).max()
     wet += random.normal(size=len(wet)) * 10.0 ** (random.uniform(-75.0, -60.0) / 20.0)
     wet *= _swell(seconds, 0.005, 0.03)
@@ -118,10 +120,10 @@ def _plucked(
     feedback[whole - 1 :] = -(0.001 ** (1.0 / (hz * random.uniform(1.5, 4.0)))) * loop
     burst = np.zeros(_samples(seconds))
     burst[:whole] = random.uniform(-1.0, 1.0, size=whole)[: len(burst)]
-    burst = np.asarray(lfilter((1.0 - softness,), (1.0, -softness), burst))
+    burst = np.asarray(scipy.signal.lfilter((1.0 - softness,), (1.0, -softness), burst))
     place = int(whole * random.uniform(0.1, 0.3))  # where the string is plucked: a comb
     burst[place:] -= 0.9 * burst[: len(burst) - place]
-    return np.asarray(lfilter((1.0,), feedback, burst)) * _swell(seconds, 0.001, 0.02)
+    return np.asarray(scipy.signal.lfilter((1.0,), feedback, burst)) * _swell(seconds, 0.001, 0.02)
 
 
 def _struck(
@@ -284,7 +286,7 @@ def _vowel(hz: _Signal, vowel: str, random: _Random, *, size: float) -> _Signal:
         radius = np.exp(-np.pi * width / SAMPLE_RATE_HZ)
         angle = 2.0 * np.pi * centre / size / SAMPLE_RATE_HZ
         poles = (1.0, -2.0 * radius * np.cos(angle), radius**2)
-        source = lfilter((sum(poles),), poles, source)
+        source = scipy.signal.lfilter((sum(poles),), poles, source)
     breath = np.diff(flow * random.normal(size=len(flow)), prepend=0.0)  # past the formants
     return np.asarray(source / (np.abs(source).max() + 1e-9)) + 0.008 * breath
 

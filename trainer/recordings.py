@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import scipy  # its parts load when first used: a second that most trials can do without
 import soundfile
-from scipy.signal import firwin, resample_poly
 
 from trainer.config import SAMPLE_RATE_HZ
 
@@ -112,9 +112,11 @@ def resample(samples: Samples, rate_hz: int) -> Samples:
     if ratio == 1:
         return samples
     larger = max(ratio.numerator, ratio.denominator)
-    taps = firwin(2 * 64 * larger + 1, 0.95 / larger, window=("kaiser", 10.06))
+    taps = scipy.signal.firwin(2 * 64 * larger + 1, 0.95 / larger, window=("kaiser", 10.06))
     window = taps.astype(np.float32)  # float64 taps would bring float64 samples
-    resampled = resample_poly(samples, ratio.numerator, ratio.denominator, window=window)
+    resampled = scipy.signal.resample_poly(
+        samples, ratio.numerator, ratio.denominator, window=window
+    )
     return np.asarray(resampled, dtype=np.float32)
 
 

@@ -228,14 +228,19 @@ def test_leaving_early_ends_the_thread():
 
 
 def test_waiting_is_counted_and_work_done_meanwhile_is_not():
+    made = threading.Event()
+
     def slow(step):
-        time.sleep(0.1)
+        time.sleep(1.0)
+        made.set()
         return batch_of(step)
 
     with Prefetcher(slow, start=0, stop=4, ahead=2) as batches:
         next(batches)
-        assert 0.05 < batches.wait_seconds < 0.4
         waited = batches.wait_seconds
-        time.sleep(0.5)
+        assert 0.5 < waited  # however late the asking began
+        made.clear()
+        assert made.wait(30)
+        time.sleep(0.5)  # until it is at hand
         next(batches)
-        assert batches.wait_seconds - waited < 0.05
+        assert batches.wait_seconds - waited < 0.5

@@ -91,7 +91,7 @@ def test_the_batch_does_not_change_what_a_second_costs(tiny_config):
 @pytest.mark.parametrize(("family", "optimizer"), KINDS)
 def test_files_are_as_large_as_expected(tiny_config, tmp_path, family, optimizer):
     # In a first step only the last layer of an identity has a gradient: PSGD leaves others be.
-    config = tiny_config(model__family=family, optimizer__name=optimizer, steps=4, report_every=2)
+    config = tiny_config(model__family=family, optimizer__name=optimizer, steps=3, report_every=1)
     train(config, report=lambda row: None, folder=tmp_path)
     names = ("last.pt", "previous.pt", "best.safetensors")
     written = sum((tmp_path / name).stat().st_size for name in names)

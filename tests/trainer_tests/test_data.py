@@ -1,57 +1,19 @@
+"""Recordings told apart, split, and listed. Their cache is in test_data_cache.py."""
+
 import contextlib
 import logging
 import os
 import re
 import shutil
-import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-import soundfile
+from tests_support.noise_files import folder_of, names, noise, spoil_unnoticed, write
 
 from trainer.config import SAMPLE_RATE_HZ
 from trainer.data import VALIDATION_SHARE, open_data
-
-
-def noise(seed, seconds=0.6):
-    """White noise in steps of 16 bits."""
-    samples = round(seconds * SAMPLE_RATE_HZ)
-    return np.random.default_rng(seed).integers(-16_384, 16_384, samples) / 32_768
-
-
-def write(path, samples):
-    # A WAV file of floats would hold the time it was written at: other bytes at every run.
-    soundfile.write(path, samples, SAMPLE_RATE_HZ, subtype="PCM_16")
-
-
-@pytest.fixture
-def cache(tmp_path):
-    return tmp_path / "cache"
-
-
-@pytest.fixture
-def music(tmp_path):
-    """A folder of 12 recordings: noise, so that no two samples are equal."""
-    folder = tmp_path / "music"
-    folder.mkdir()
-    for seed in range(12):
-        write(folder / f"{seed:02}.wav", noise(seed))
-    return folder
-
-
-def names(recordings):
-    return {recording.name for recording in recordings}
-
-
-def spoil_unnoticed(file):
-    """Replace a file's bytes, but neither size nor time: who reads it again will fail."""
-    status = file.stat()
-    file.write_bytes(b"\0" * status.st_size)
-    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
 def test_every_recording_is_served_with_its_own_samples(music, cache):
@@ -80,30 +42,6 @@ def test_a_second_open_neither_hashes_nor_decodes(music, cache):
     second = open_data(str(music), cache)
     assert (second.fingerprint, second.training) == (first.fingerprint, first.training)
     assert np.array_equal(second.samples, first.samples)
-
-
-@pytest.fixture(scope="module")
-def demo_cache(tmp_path_factory):
-    """A cache that holds the demo, silenced: who synthesizes it again is heard."""
-    cache = tmp_path_factory.mktemp("demo")
-    data = open_data("demo", cache)
-    samples_path = cache / data.fingerprint / "samples.f32"
-    assert np.abs(np.fromfile(samples_path, "<f4")).max() > 0.5
-    spoil_unnoticed(samples_path)
-    return cache
-
-
-def test_the_demo_is_synthesized_once(demo_cache):
-    before_s = time.process_time()
-    assert not open_data("demo", demo_cache).samples.any()
-    assert time.process_time() - before_s < 1.0  # synthesizing takes about 5 s
-
-
-def test_the_demo_holds_out_a_guitar_a_speaker_a_choir_and_drums(demo_cache):
-    data = open_data("demo", demo_cache)
-    held_out = {"guitar_chords", "middle_speech", "choir", "rock_drums", "toms"}
-    assert names(data.validation) == held_out
-    assert len(data.training) == 23
 
 
 def test_the_fingerprint_follows_from_contents_alone(music, cache, tmp_path):
@@ -154,14 +92,6 @@ def test_the_content_hash_decides_who_is_held_out(music, cache):
             assert (share < VALIDATION_SHARE) == is_held_out
             hashes = [r.content_hash for r in recordings]
             assert hashes == sorted(hashes)
-
-
-def folder_of(music, tmp_path, recordings):
-    folder = tmp_path / "few"
-    folder.mkdir()
-    for recording in recordings:
-        shutil.copyfile(music / recording.name, folder / recording.name)
-    return str(folder)
 
 
 def test_where_none_would_be_held_out_the_lowest_hash_is(music, cache, tmp_path, caplog):
@@ -256,107 +186,6 @@ def test_home_is_expanded_in_both_paths(music, monkeypatch):
     assert (music.parent / "elsewhere" / "cache" / data.fingerprint / "samples.f32").is_file()
 
 
-def damage_length(folder):
-    with (folder / "samples.f32").open("r+b") as file:
-        file.truncate(1000)
-
-
-def damage_index(folder):
-    (folder / "index.json").write_text('{"half":')
-
-
-def put_other_samples(folder):
-    path = folder / "samples.f32"
-    path.write_bytes(np.zeros(path.stat().st_size // 4, "<f4").tobytes())
-
-
-def flip_one_bit(folder):
-    with (folder / "samples.f32").open("r+b") as file:
-        file.seek(40_001)
-        (byte,) = file.read(1)
-        file.seek(40_001)
-        file.write(bytes([byte ^ 1]))
-
-
-def nest_the_index(folder):
-    (folder / "index.json").write_text("[" * 100_000)
-
-
-def lose_samples(folder):
-    (folder / "samples.f32").unlink()
-
-
-def lose_all(folder):
-    shutil.rmtree(folder)
-
-
-DAMAGES = [
-    damage_length,
-    put_other_samples,
-    flip_one_bit,
-    damage_index,
-    nest_the_index,
-    lose_samples,
-    lose_all,
-]
-
-
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_cache_is_built_again(music, cache, damage):
-    before = open_data(str(music), cache)
-    expected = np.array(before.samples)
-    time.sleep(0.02)  # a file system's clock ticks every few milliseconds
-    damage(cache / before.fingerprint)
-    after = open_data(str(music), cache)
-    assert after.training == before.training
-    assert np.array_equal(after.samples, expected)
-
-
-def test_a_cache_that_was_copied_is_believed_by_its_samples(music, cache, tmp_path):
-    first = open_data(str(music), cache)
-    shutil.copytree(cache, tmp_path / "copy", copy_function=shutil.copyfile)  # other time stamps
-    for file in music.iterdir():
-        spoil_unnoticed(file)
-    again = open_data(str(music), tmp_path / "copy")
-    assert (again.fingerprint, again.training) == (first.fingerprint, first.training)
-    assert np.array_equal(again.samples, first.samples)
-
-
-@pytest.mark.parametrize("damage", [damage_length, put_other_samples, flip_one_bit])
-def test_samples_written_over_while_in_use_are_not_handed_out(music, cache, damage):
-    data = open_data(str(music), cache)
-    time.sleep(0.02)  # a file system's clock ticks every few milliseconds
-    damage(cache / data.fingerprint)
-    with pytest.raises(ValueError, match=r"^data\.cache: .*samples\.f32 must not change while it"):
-        data.clip(data.training[0], 0, 100)
-
-
-def test_a_cache_built_again_by_another_does_not_disturb_who_reads(music, cache):
-    data = open_data(str(music), cache)
-    expected = data.clip(data.training[0], 0, 1000)
-    samples_path = cache / data.fingerprint / "samples.f32"
-    before = samples_path.stat().st_ino
-    (cache / data.fingerprint / "index.json").unlink()
-    open_data(str(music), cache)
-    assert samples_path.stat().st_ino != before
-    assert np.array_equal(data.clip(data.training[0], 0, 1000), expected)
-
-
-def test_samples_read_from_a_file_replaced_since_it_was_hashed_are_not_taken(music, cache, caplog):
-    first = open_data(str(music), cache)
-    shutil.rmtree(cache / first.fingerprint)
-    file = music / "03.wav"  # gets another recording's samples; size and time are as they were
-    status = file.stat()
-    file.write_bytes((music / "04.wav").read_bytes())
-    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
-    after = open_data(str(music), cache)
-    assert after.fingerprint != first.fingerprint
-    assert names(after.training + after.validation) == {
-        f"{seed:02}.wav" for seed in range(12) if seed != 3
-    }
-    assert "03.wav (unreadable: changed while it was read)" in caplog.text
-
-
 @contextlib.contextmanager
 def as_nobody():
     """Be a user who cannot read what others may not read, where tests run as root."""
@@ -393,51 +222,3 @@ def test_files_and_folders_that_may_not_be_read_are_skipped_and_named(open_place
     assert names(data.training + data.validation) == {"0.wav", "1.wav"}
     assert data.skipped == (("2.wav", "unreadable: Permission denied"),)
     assert f"skipped folder {music / 'locked'}: Permission denied" in caplog.text
-
-
-def test_an_index_of_another_data_set_is_not_believed(music, cache, tmp_path):
-    data = open_data(str(music), cache)
-    other = open_data(folder_of(music, tmp_path, data.training), cache)
-    assert other.fingerprint != data.fingerprint
-    index_path = cache / data.fingerprint / "index.json"
-    shutil.copyfile(cache / other.fingerprint / "index.json", index_path)
-    assert open_data(str(music), cache).training == data.training
-
-
-def test_nothing_half_written_is_left_and_old_remains_go(music, cache):
-    cache.mkdir()
-    for name, age_s in (("samples-dead.partial", 2 * 24 * 3600), ("samples-alive.partial", 60)):
-        (cache / name).touch()
-        os.utime(cache / name, (time.time() - age_s,) * 2)
-    fingerprint = open_data(str(music), cache).fingerprint
-    left = {path.name for path in cache.iterdir()}
-    assert left == {"samples-alive.partial", "files.json", fingerprint}
-    assert {p.name for p in (cache / fingerprint).iterdir()} == {"samples.f32", "index.json"}
-
-
-OPEN_AT_ONCE = """
-import pathlib, sys, time, numpy, trainer.data
-path, cache, ready, go = sys.argv[1:]
-pathlib.Path(ready).touch()
-while not pathlib.Path(go).exists():
-    time.sleep(0.001)
-data = trainer.data.open_data(path, cache)
-print(data.fingerprint, float(numpy.abs(data.samples).sum()))
-"""
-
-
-def test_processes_that_open_at_once_get_the_same(music, cache, tmp_path):
-    go, ready = tmp_path / "go", [tmp_path / f"ready {i}" for i in range(2)]
-    command = [sys.executable, "-c", OPEN_AT_ONCE, str(music), str(cache)]
-    processes = [
-        subprocess.Popen([*command, str(path), str(go)], stdout=subprocess.PIPE, text=True)
-        for path in ready
-    ]
-    while not all(path.exists() for path in ready):
-        assert all(process.poll() is None for process in processes)
-        time.sleep(0.01)
-    go.touch()
-    answers = [process.communicate(timeout=60)[0].split() for process in processes]
-    data = open_data(str(music), cache)
-    assert answers == [[data.fingerprint, str(float(np.abs(data.samples).sum()))]] * 2
-    assert not list(cache.rglob("*.partial"))

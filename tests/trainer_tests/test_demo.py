@@ -1,13 +1,32 @@
+"""The demo's recordings: what they sound like, and as a data set. Synthesized only twice."""
+
+import shutil
+import time
+
 import numpy as np
 import pytest
+import torch
+from tests_support.noise_files import names, spoil_unnoticed
 
-from trainer.config import SAMPLE_RATE_HZ
+from trainer.config import METRIC, SAMPLE_RATE_HZ, TrainConfig
+from trainer.data import open_data
 from trainer.demo import DEMO_NAMES, DEMO_REVISION, demo_recordings
+from trainer.evaluate import ValidationSet, score_do_nothing
+from trainer.sizes import SIZES
+from trainer.train import train
 
 
 @pytest.fixture(scope="module")
 def recordings():
     return dict(demo_recordings())
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """A cache that holds the demo."""
+    cache = tmp_path_factory.mktemp("demo")
+    open_data("demo", cache)
+    return cache
 
 
 def share_above(signal, hz):
@@ -20,9 +39,37 @@ def test_names_are_those_of_the_recordings(recordings):
     assert len(DEMO_NAMES) == 28
 
 
-def test_a_second_call_gives_the_same_bits(recordings):
-    for name, samples in demo_recordings():
-        assert np.array_equal(samples, recordings[name]), name
+def test_as_a_data_set_it_has_the_same_bits_synthesized_once_more(recordings, cache):
+    data = open_data("demo", cache)
+    for each in data.training + data.validation:
+        assert np.array_equal(data.clip(each, 0, each.samples), recordings[each.name]), each.name
+
+
+def test_a_data_set_is_synthesized_once(cache, tmp_path):
+    silenced = shutil.copytree(cache, tmp_path / "demo")
+    samples_path = silenced / open_data("demo", silenced).fingerprint / "samples.f32"
+    spoil_unnoticed(samples_path)  # who synthesizes it again is heard
+    before_s = time.process_time()
+    assert not open_data("demo", silenced).samples.any()
+    assert time.process_time() - before_s < 1.0  # synthesizing takes about 5 s
+
+
+def test_a_guitar_a_speaker_a_choir_and_drums_are_held_out(cache):
+    data = open_data("demo", cache)
+    held_out = {"guitar_chords", "middle_speech", "choir", "rock_drums", "toms"}
+    assert names(data.validation) == held_out
+    assert names(data.training) == set(DEMO_NAMES) - held_out
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("one_thread")
+def test_training_on_it_beats_doing_nothing_within_15_steps(cache):
+    fields = SIZES["demo"] | {"steps": 15, "report_every": 15, "device": "cpu"}
+    config = TrainConfig.from_fields({**fields, "data.cache": str(cache)})
+    data = open_data("demo", cache)
+    validation = ValidationSet.build(data, config.validation, torch.device("cpu"))
+    result = train(config, report=lambda row: None)
+    assert result.value < 0.98 * score_do_nothing(validation)[METRIC]
 
 
 def test_recordings_are_four_to_six_seconds_with_peaks_of_half_to_full(recordings):

@@ -66,3 +66,13 @@ def test_a_trial_of_revision_1_is_compared_within_a_tolerance_and_this_is_said(
     assert (status, told["trial"], told["same"], told["rule"]) == (0, trial, True, "tolerance")
     assert told["rule_reason"] in err
     assert told["rule_reason"].startswith("trainer revision was 1, is ")
+
+
+def test_an_altered_loss_is_named_and_the_exit_status_is_3(run, trial, tmp_path):
+    journal = tmp_path / "home" / "trials" / trial / "metrics.jsonl"
+    rows = [json.loads(line) for line in journal.read_text().splitlines()]
+    rows[1]["train_loss"] *= 1.001
+    journal.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    status, out, _ = run("rerun", trial, "--json")
+    found = json.loads(out)["first_difference"]
+    assert (status, found["step"], found["field"]) == (3, 2, "train_loss")
