@@ -6,6 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
+PARTIAL = ".tmp"
+"""The suffix of what is being written."""
+
 
 def replace_whole(
     path: Path, write: Callable[[BinaryIO], object], *, keep_old_as: Path | None = None
@@ -16,7 +19,7 @@ def replace_whole(
     kept, at its new place. Raises OSError naming `path` where it cannot be written, and leaves
     nothing half written then.
     """
-    temporary = path.with_name(path.name + ".tmp")
+    temporary = path.with_name(path.name + PARTIAL)
     try:
         temporary.unlink(missing_ok=True)  # what a kill left, or a link to somewhere else
         with temporary.open("xb") as file:

@@ -7,13 +7,12 @@ and all that a trial may go on from.
 
 import contextlib
 import logging
-import shutil
 from collections.abc import Callable, Iterable, Sequence
 
 from filelock import Timeout
 
 from sweeps.engine.outcomes import TrialRecord
-from sweeps.engine.store import Root
+from sweeps.engine.root import Root
 from trainer.checkpoint import BEST, LAST, PREVIOUS
 
 CHECKPOINTS = (PREVIOUS, LAST)
@@ -43,7 +42,9 @@ class Disk:
         self._keep_bytes = keep_bytes
         self._trial_bytes = trial_bytes
         self._standings = standings
-        self._taken = {name: self._measure(name) for name in root.list_trials()}
+        self._taken: dict[str, int] = {}
+        if keep_bytes is not None:
+            self._measure_all()
         self._running: set[str] = set()
         self._has_told_full = False
         self._has_told_limit = False
@@ -55,9 +56,12 @@ class Disk:
     def end(self, fingerprint: str) -> None:
         """Count what a trial has left, and collect where that is too much."""
         self._running.discard(fingerprint)
-        self._taken[fingerprint] = self._measure(fingerprint)
-        if self._keep_bytes is None or sum(self._taken.values()) <= self._keep_bytes:
+        if self._keep_bytes is None:
             return
+        self._taken[fingerprint] = self._measure(fingerprint)
+        if sum(self._taken.values()) <= self._keep_bytes:
+            return
+        self._measure_all()  # other sweeps of this root write too
         self._collect(CHECKPOINTS, down_to=self._keep_bytes * (1 - _SPARE))
         self._collect(WEIGHTS, down_to=self._keep_bytes)
         if sum(self._taken.values()) > self._keep_bytes and not self._has_told_limit:
@@ -75,25 +79,27 @@ class Disk:
         """
         missing = self._missing_bytes()
         if missing > 0:
+            self._measure_all()
             self._collect(CHECKPOINTS, down_to=sum(self._taken.values()) - missing)
             missing = self._missing_bytes()
         if missing > 0 and not self._has_told_full:
             logger.warning(
                 "disk: %s lacks %.3g GB for another trial: new trials wait until there is room",
-                self._root.path,
+                self._root.place,
                 missing / 1e9,
             )
         self._has_told_full = missing > 0
         return missing <= 0
 
     def _missing_bytes(self) -> float:
+        free = self._root.free_bytes()
+        if free > self._trial_bytes * (1 + len(self._running)) + RESERVE_BYTES:
+            return 0  # whatever they have written already: measuring takes a while
         to_come = sum(max(0, self._trial_bytes - self._measure(name)) for name in self._running)
-        needed = self._trial_bytes + to_come + RESERVE_BYTES
-        return needed - shutil.disk_usage(self._root.path).free
+        return self._trial_bytes + to_come + RESERVE_BYTES - free
 
     def _collect(self, names: Iterable[str], *, down_to: float) -> None:
         """Delete such files of ended trials, from the worst on, until they take no more."""
-        self._taken = {name: self._measure(name) for name in self._root.list_trials()}
         for fingerprint in self._find_ended(keep_best=names == WEIGHTS):
             if sum(self._taken.values()) <= down_to:
                 return
@@ -115,13 +121,12 @@ class Disk:
         return sorted(ended, key=lambda name: (-places[name], name))
 
     def _discard(self, fingerprint: str, names: Iterable[str]) -> None:
-        folder = self._root.trial_folder(fingerprint)
         with contextlib.suppress(Timeout), self._root.hold(fingerprint, timeout_s=0):
-            for name in names:
-                (folder / name).unlink(missing_ok=True)
+            self._root.discard(fingerprint, names)
         self._taken[fingerprint] = self._measure(fingerprint)
 
+    def _measure_all(self) -> None:
+        self._taken = {name: self._measure(name) for name in self._root.list_trials()}
+
     def _measure(self, fingerprint: str) -> int:
-        folder = self._root.trial_folder(fingerprint)
-        files = [folder / name for name in (*CHECKPOINTS, *WEIGHTS)]
-        return sum(file.stat().st_size for file in files if file.is_file())
+        return self._root.measure(fingerprint, (*CHECKPOINTS, *WEIGHTS))

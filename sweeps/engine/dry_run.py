@@ -1,7 +1,6 @@
 """`--dry-run`: what a sweep would take, from ten steps on the machines that are there."""
 
 import math
-import shutil
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -93,10 +92,11 @@ class DryRun:
     def _tell_disk(self) -> str:
         config, trials = self.setting.base, self.setting.options.trials - self.recorded
         each = checkpoint_bytes(config) + _JOURNAL_BYTES_PER_STEP * config.steps
-        free = shutil.disk_usage(self.setting.root.path).free
+        free = self.setting.root.free_bytes()
+        there = "no limit" if math.isinf(free) else f"{_bytes(free)} free"
         text = (
-            f"disk    {_bytes(each)} a trial, {_bytes(max(0, trials) * each)} in all, of "
-            f"{_bytes(free)} free in {self.setting.root.path}"
+            f"disk    {_bytes(each)} a trial, {_bytes(max(0, trials) * each)} in all, of {there} in "
+            f"{self.setting.root.place}"
         )
         return text + (": TOO LITTLE" if trials * each > free else "")
 

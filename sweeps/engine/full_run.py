@@ -7,7 +7,7 @@ from typing import Any
 
 from filelock import Timeout
 
-from sweeps.engine.store import Root
+from sweeps.engine.root import Root
 from trainer.checkpoint import has_checkpoint, load_last
 from trainer.config import METRIC, TrainConfig
 from trainer.data import open_data

@@ -19,7 +19,7 @@ from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from sweeps.engine.outcomes import Outcome, TrialRecord, gain_percent
-from sweeps.engine.store import BEST, check_fingerprint
+from sweeps.engine.root import BEST, check_fingerprint
 from trainer.config import METRIC
 from trainer.journal import Row
 

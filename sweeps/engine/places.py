@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from cluster.credentials import refuse_secret
 
 if TYPE_CHECKING:
-    from sweeps.engine.store import Root
+    from sweeps.engine.root import Root
 
 _SQLITE = "sqlite:///"
 
@@ -25,7 +25,7 @@ class Places:
 
     def root(self, *, create: bool = False) -> "Root":
         """Open the storage root. Raises ValueError for what is none."""
-        from sweeps.engine.store import Root  # brings Optuna, which --help does not wait for
+        from sweeps.engine.root import Root  # brings Optuna, which --help does not wait for
 
         return Root.open(self.storage, relative_to=self.relative_to, create=create)
 

@@ -15,7 +15,8 @@ from optuna.study import Study
 from sweeps.engine.mlflow_models import download, find_models, log_model, register
 from sweeps.engine.mlflow_runs import find_trial_runs, open_client
 from sweeps.engine.outcomes import TrialRecord, rank
-from sweeps.engine.store import Root, read_facts, read_run_ids
+from sweeps.engine.root import Root
+from sweeps.engine.store import read_facts, read_run_ids
 from sweeps.engine.study import read_records
 from trainer.trained import read_trained
 
@@ -77,7 +78,7 @@ def _publish(
         run = client.get_run(run_id)
         model = find_models(client, [run]).get(run_id)
         if model is None:
-            trained = read_trained(root.trial_folder(best.fingerprint))
+            trained = read_trained(root.fetch(best.fingerprint))
             trained.load(torch.device("cpu"))  # raises for weights that are damaged
             model = log_model(client, run, trained, step=best.step)
         facts = read_facts(study)

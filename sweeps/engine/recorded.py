@@ -5,7 +5,8 @@ from pathlib import Path
 
 from sweeps.engine.leaderboard import read_leaderboard
 from sweeps.engine.places import Places, resolve_path
-from sweeps.engine.store import BEST, find_study, is_fingerprint, open_optuna
+from sweeps.engine.root import BEST, is_fingerprint
+from sweeps.engine.store import find_study, open_optuna
 from trainer.checkpoint import BEST as WEIGHTS
 from trainer.journal import Row
 from trainer.record import Record, read_record
@@ -22,7 +23,7 @@ def find_record(trial: str, places: Places) -> tuple[Record, Sequence[Row]]:
         return _find_in_mlflow(trial, places.tracking_url())
     root = places.root()
     fingerprint = find_fingerprint(trial, places)
-    return read_record(root.trial_folder(fingerprint)), root.read_rows(fingerprint)
+    return read_record(root.fetch(fingerprint)), root.read_rows(fingerprint)
 
 
 def find_trained(trial: str, places: Places) -> Trained:
@@ -41,9 +42,9 @@ def find_trained(trial: str, places: Places) -> Trained:
         return read_trained(fetch(trial, places.tracking_url(), cache=cache))
     root = places.root()
     if is_fingerprint(trial):
-        return read_trained(root.trial_folder(trial))
+        return read_trained(root.fetch(trial))
     ranked = _with_reports(trial, places)
-    folders = (root.trial_folder(fingerprint) for fingerprint in ranked)
+    folders = (root.fetch(fingerprint) for fingerprint in ranked)
     best = next((folder for folder in folders if (folder / WEIGHTS).is_file()), None)
     if best is None:
         raise ValueError(f"trial={trial}; must be of a sweep whose weights are in {root.trials}")

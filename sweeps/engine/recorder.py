@@ -16,8 +16,8 @@ from ray.tune.experiment import Trial
 
 from sweeps.engine.disk import Disk
 from sweeps.engine.outcomes import TrialRecord
+from sweeps.engine.root import Root
 from sweeps.engine.stopping import SweepStopper
-from sweeps.engine.store import Root
 from sweeps.engine.study import Suggestion, SweepStudy
 from sweeps.engine.tracking import Tracking
 from trainer.config import METRIC

@@ -17,9 +17,10 @@ from sweeps.engine.mlflow_runs import check_store
 from sweeps.engine.options import SweepOptions
 from sweeps.engine.placement import Machines, Placement, place
 from sweeps.engine.places import resolve_database, resolve_path
+from sweeps.engine.root import Root
 from sweeps.engine.run import Sweep
 from sweeps.engine.stopping import build_stopper
-from sweeps.engine.store import Facts, Root, find_study, open_optuna, open_study
+from sweeps.engine.store import Facts, find_study, hold_in_database, open_optuna, open_study
 from sweeps.engine.study import SweepPlan, read_records
 from trainer.command_line import parse_settings
 from trainer.config import SAMPLE_RATE_HZ, TrainConfig
@@ -80,6 +81,11 @@ class Setting:
         return self.base.fingerprint(" ".join([self.data.fingerprint, *left_out]))[:8]
 
     @property
+    def lock_name(self) -> str:
+        """Return what one driver at a time holds, and its trials watch."""
+        return f"{self.sweep.name}@{self.key}"
+
+    @property
     def plan(self) -> SweepPlan:
         """Return what the study needs to know."""
         capacity = self._capacity
@@ -118,7 +124,7 @@ class Setting:
         url = self.inputs.study_url
         try:
             resolve_database("study-storage", url, relative_to=self.root.path, must_exist=True)
-            study = find_study(open_optuna(url), f"{self.sweep.name}@{self.key}")
+            study = find_study(open_optuna(url), self.lock_name)
         except ValueError:
             return 0
         return sum(record.outcome != "interrupted" for record in read_records(study))
@@ -221,13 +227,13 @@ def resolve(
 @contextlib.contextmanager
 def hold_sweep(setting: Setting) -> Iterator[None]:
     """Keep other drivers of the same sweep away. Raises ValueError when there is one."""
-    name = setting.sweep.name
     with contextlib.ExitStack() as stack:
         try:
-            stack.enter_context(setting.root.hold(f"{name}@{setting.key}", timeout_s=0))
+            stack.enter_context(setting.root.hold(setting.lock_name, timeout_s=0))
+            stack.enter_context(hold_in_database(setting.inputs.study_url, setting.lock_name))
         except Timeout as error:
             raise ValueError(
-                f"sweep={name} is running already in {setting.root.path}; "
+                f"sweep={setting.sweep.name} is running already in {setting.root.place}; "
                 "must be run by one driver at a time"
             ) from error
         yield
@@ -275,6 +281,6 @@ def _introduction(setting: Setting, why: str) -> str:
             f"{parameters / 1e6:.1f} M parameters",
             f"data {base.data.path}: {minutes:.1f} min, {len(data.training)} recordings to train "
             f"on, {len(data.validation)} held out",
-            f"storage {setting.root.path}",
+            f"storage {setting.root.place}",
         ]
     )

@@ -1,4 +1,4 @@
-"""The storage root: where a sweep's study, its trials and its record lie, and how they are found.
+"""Sweeps' studies: how they are kept and found, and what is noted of each beside its trials.
 
 A sweep is known by its script's name. Under one name there may be several studies, because trials
 on other recordings, of another size, length or seed cannot be compared: each such setting has its
@@ -6,33 +6,20 @@ own, and the name alone means the one that ran last.
 """
 
 import contextlib
-import json
+import hashlib
 import logging
-import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import optuna
-from filelock import FileLock
+import sqlalchemy
+from filelock import Timeout
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.study import Study, StudySummary
+from sqlalchemy.pool import NullPool
 
-from cluster.credentials import refuse_secret
-from sweeps.engine.outcomes import TrialRecord
 from sweeps.engine.patient_storage import PatientStorage
-from sweeps.engine.places import resolve_path
 from trainer.config import METRIC
-from trainer.journal import Row, read_journal
-from trainer.record import FILE_NAME as RECORD_FILE
-from trainer.record import Record
-from trainer.whole_file import replace_whole
-
-OUTCOME_FILE = "outcome.json"
-
-BEST = "best:"
-"""What stands before a sweep's name to mean its best trial."""
 
 TURN = "turn"
 """The study's attribute that grows with every run of any sweep."""
@@ -45,135 +32,6 @@ _FACTS, _RUN = "facts", "mlflow_run_id:"
 Facts = dict[str, Any]
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Root:
-    """A storage root that exists."""
-
-    path: Path
-
-    @classmethod
-    def open(cls, storage: str, *, relative_to: Path, create: bool) -> "Root":
-        """Find the root. Raises ValueError for a URL, a file, or (unless `create`) nothing."""
-        refuse_secret("storage", storage)
-        if "://" in storage:
-            raise ValueError(f"storage={storage}; must be a folder: URLs are not supported yet")
-        path = resolve_path("storage", storage, relative_to=relative_to)
-        if create:
-            try:
-                path.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                reason = error.strerror or error
-                raise ValueError(f"storage={path}; must be a folder: {reason}") from error
-        elif not path.is_dir():
-            raise ValueError(f"storage={path}; must be a folder that a sweep has written to")
-        return cls(path=path)
-
-    @property
-    def trials(self) -> Path:
-        """Return the folder of the trials' folders."""
-        return self.path / "trials"
-
-    @property
-    def cache(self) -> Path:
-        """Return the folder of decoded recordings."""
-        return self.path / "cache"
-
-    @property
-    def study_url(self) -> str:
-        """Return the study's own store."""
-        return f"sqlite:///{self.path / 'optuna.db'}"
-
-    @property
-    def tracking_uri(self) -> str:
-        """Return MLflow's own store."""
-        return f"sqlite:///{self.tracking_file}"
-
-    @property
-    def tracking_file(self) -> Path:
-        """Return the file of MLflow's own store."""
-        return self.path / "mlflow.db"
-
-    def trial_folder(self, fingerprint: str) -> Path:
-        """Return a trial's folder.
-
-        Raises ValueError for what is no fingerprint, and for a link that leads out of the root.
-        """
-        folder = self.trials / check_fingerprint(fingerprint)
-        if not folder.resolve().is_relative_to(self.path.resolve()):
-            raise ValueError(f"trial={fingerprint}; must lie in {self.path}: {folder} is a link")
-        return folder
-
-    def list_trials(self) -> list[str]:
-        """Return the fingerprints of all trials that have a folder."""
-        folders = self.trials.iterdir() if self.trials.is_dir() else ()
-        return [folder.name for folder in folders if is_fingerprint(folder.name)]
-
-    def read_record_text(self, fingerprint: str) -> str:
-        """Return a trial's record as it is in its file, empty when it never got to one."""
-        if not is_fingerprint(fingerprint):
-            return ""  # refused before it had a name, or a store's attempt to leave the root
-        path = self.trial_folder(fingerprint) / RECORD_FILE
-        return path.read_text(encoding="utf-8") if path.is_file() else ""
-
-    def read_commit(self, fingerprint: str) -> str:
-        """Return the commit that a trial was trained by, empty when it never got to a record."""
-        text = self.read_record_text(fingerprint)
-        return Record.from_text(text, source=fingerprint).commit if text else ""
-
-    def read_rows(self, fingerprint: str, *, until: int | None = None) -> list[Row]:
-        """Return a trial's journal, to a step, empty when it never got to one."""
-        known = is_fingerprint(fingerprint)
-        rows = read_journal(self.trial_folder(fingerprint)) if known else []
-        return [row for row in rows if until is None or row["step"] <= until]
-
-    def keep_outcome(self, record: TrialRecord, *, study: str) -> None:
-        """Note in a trial's folder that it finished, for other sweeps to take it over."""
-        content = {"study": study, "record": record.to_json()}
-        text = json.dumps(content, indent=2) + "\n"
-        path = self.trial_folder(record.fingerprint) / OUTCOME_FILE
-        try:
-            replace_whole(path, lambda file: file.write(text.encode()))
-        except OSError as error:
-            logger.warning("%s is not written, other sweeps will train it again: %s", path, error)
-
-    def find_outcome(self, fingerprint: str) -> tuple[str, TrialRecord] | None:
-        """Return (study, record) of a trial that finished under any sweep of this root."""
-        path = self.trial_folder(fingerprint) / OUTCOME_FILE
-        if not path.is_file():
-            return None
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            return content["study"], TrialRecord.from_json(content["record"])
-        except (KeyError, TypeError, ValueError) as error:
-            logger.warning("%s is damaged, its trial is trained again: %s", path, error)
-            return None
-
-    @contextlib.contextmanager
-    def hold(self, name: str, *, timeout_s: float) -> Iterator[None]:
-        """Keep other processes that hold the same name away.
-
-        Raises filelock.Timeout, and ValueError for a name that no sweep and no trial can have.
-        """
-        if not re.fullmatch(r"[\w@.-]+", name):
-            raise ValueError(f"sweep={name!r}; must be made of letters, digits and . _ - @")
-        folder = self.path / "locks"
-        folder.mkdir(exist_ok=True)
-        with FileLock(folder / f"{name}.lock", timeout=timeout_s):
-            yield
-
-
-def is_fingerprint(trial: str) -> bool:
-    """Whether a text could be a trial's name."""
-    return len(trial) == 16 and set(trial) <= set("0123456789abcdef")
-
-
-def check_fingerprint(trial: str) -> str:
-    """Return a trial's name as it is. Raises ValueError for what is no fingerprint."""
-    if not is_fingerprint(trial):
-        raise ValueError(f"trial={trial}; must be 16 hex digits, or {BEST}SWEEP")
-    return trial
 
 
 def open_optuna(url: str, *, waits: bool = False) -> BaseStorage:
@@ -195,6 +53,25 @@ def open_optuna(url: str, *, waits: bool = False) -> BaseStorage:
             f"study-storage={url}; must be a database URL, of a store that this Optuna reads: "
             f"{reason}"
         ) from error
+
+
+@contextlib.contextmanager
+def hold_in_database(url: str, name: str) -> Iterator[None]:
+    """Keep others that hold the same name away from a server's database, on whichever host.
+
+    The lock goes with its connection. Other databases are files, and their folder has locks of its
+    own. Raises filelock.Timeout at once when it is held.
+    """
+    if not url.startswith("postgresql"):
+        yield
+        return
+    key = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big", signed=True)
+    engine = sqlalchemy.create_engine(url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        is_mine = sqlalchemy.select(sqlalchemy.func.pg_try_advisory_lock(key))
+        if not connection.scalar(is_mine):
+            raise Timeout(name)
+        yield
 
 
 def open_study(

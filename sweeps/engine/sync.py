@@ -7,14 +7,15 @@ from optuna.study import Study
 
 from sweeps.engine.mlflow_runs import Dues, SweepRuns, TrackedSweep, open_client
 from sweeps.engine.outcomes import rank
-from sweeps.engine.store import TURN, Root, keep_run_id, read_facts
+from sweeps.engine.root import Root
+from sweeps.engine.store import TURN, keep_run_id, read_facts
 from sweeps.engine.study import read_records
 
 
 def track(study: Study, *, root: Root, tracking_uri: str, commit: str) -> TrackedSweep:
     """Return what MLflow is told of a sweep, by its study."""
     facts = read_facts(study)
-    is_local = tracking_uri == root.tracking_uri
+    is_local = tracking_uri == f"sqlite:///{root.tracking_file}"
     return TrackedSweep(
         name=facts["sweep"],
         study=study.study_name,

@@ -6,21 +6,22 @@ The only place where any exception is caught: a failing trial never ends a sweep
 import contextlib
 import ctypes
 import gc
+import logging
 import signal
 import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from ray import tune
 from ray.exceptions import RayError
 from ray.tune.trainable.function_trainable import FunctionTrainable, wrap_function
 
+from sweeps.engine.root import STORE_PATIENCE_S, Root, StoreAway, open_patiently
 from sweeps.engine.signals import EndRequest
 from trainer.checkpoint import find_usable
 from trainer.config import METRIC, TrainConfig
@@ -28,23 +29,21 @@ from trainer.device import describe_environment, resolve_device
 from trainer.journal import Row
 from trainer.train import StopTraining, train
 
-STOP_FILE = "stop"
-
-_SECONDS_BETWEEN_LOOKS = 0.5
+_SECONDS_BETWEEN_TRIES = 0.5
 _PATIENCE_S = 5.0
 """The workers of a driver that was killed end sooner."""
 
-_INTERRUPTED = {"outcome": "interrupted", "error": "asked to stop"}
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrialContext:
     """What all trials of a sweep have in common on their workers."""
 
-    trials_folder: Path
-    """Each trial keeps its files in a folder named by its fingerprint in this one."""
-    stop_file: Path
-    """As long as it exists, trials checkpoint and end as interrupted."""
+    storage: str
+    """The root, as this host opens it too."""
+    sweep: str
+    """While it is asked to stop, trials checkpoint and end as interrupted."""
     threads: int
     """Of torch, on the CPUs that the trial was given."""
     commit: str
@@ -67,16 +66,12 @@ def build_trainable(context: TrialContext) -> type[FunctionTrainable]:
 def run_trial(assignment: dict[str, Any], context: TrialContext) -> None:
     """Train one trial; the last report says how it ended. Resumes where a checkpoint is."""
     torch.set_num_threads(context.threads)
-    config = TrainConfig.from_fields(assignment["fields"])
-    folder = context.trials_folder / assignment["fingerprint"]
-    should_stop = _StopAsked(context.stop_file)
     try:
-        with _alone(folder, should_stop) as is_alone:
-            ending = assignment.get("ending") or _INTERRUPTED
-            if is_alone and ending is _INTERRUPTED:
-                ending = _train(config, folder, context, should_stop)
+        ending = _run_alone(assignment, context)
     except RayError:
         raise
+    except StoreAway as error:
+        ending = {"outcome": "interrupted", "error": str(error)}
     except Exception as error:  # noqa: BLE001 - the trial boundary: recorded, not swallowed
         reason = f"{type(error).__name__}: {_first_line(error)}"
         outcome = "out_of_memory" if is_out_of_memory(error) else "failed"
@@ -93,34 +88,51 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or said
 
 
+def _run_alone(assignment: dict[str, Any], context: TrialContext) -> dict[str, Any]:
+    root = open_patiently(context.storage)
+    should_stop = _StopAsked(root, context.sweep)
+    name = assignment["fingerprint"]
+    with _alone(root, name, should_stop) as is_alone:
+        known = assignment.get("ending")
+        if known is not None or not is_alone:
+            return known or {"outcome": "interrupted", "error": "asked to stop"}
+        config = TrainConfig.from_fields(assignment["fields"] | {"data.cache": str(root.cache)})
+        return _train(config, name, root, commit=context.commit, should_stop=should_stop)
+
+
 @contextlib.contextmanager
-def _alone(folder: Path, should_stop: Callable[[], bool]) -> Iterator[bool]:
-    """Keep all others from writing to a trial's folder, waiting until they have left it: another
-    sweep's worker, or one whose driver was killed a moment ago. False when asked to stop."""
-    locks = folder.parent.with_name("locks")
-    locks.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(locks / f"{folder.name}.lock")
+def _alone(root: Root, name: str, should_stop: Callable[[], bool]) -> Iterator[bool]:
+    """Keep all others of this host from writing to a trial's folder, waiting until they have left
+    it: another sweep's worker, or one whose driver was killed a moment ago. False when asked to
+    stop."""
     waited_s = 0.0
-    while not should_stop():
-        try:
-            lock.acquire(timeout=_SECONDS_BETWEEN_LOOKS)
-            break
-        except Timeout:
-            waited_s += _SECONDS_BETWEEN_LOOKS
-            if waited_s == _PATIENCE_S:
-                tune.report({"waits_for": folder.name})
-    try:
-        yield lock.is_locked
-    finally:
-        lock.release()
+    with contextlib.ExitStack() as held:
+        while not should_stop():
+            try:
+                held.enter_context(root.hold(name, timeout_s=_SECONDS_BETWEEN_TRIES))
+                break
+            except Timeout:
+                waited_s += _SECONDS_BETWEEN_TRIES
+                if waited_s == _PATIENCE_S:
+                    tune.report({"waits_for": name})
+        else:
+            yield False
+            return
+        yield True
 
 
 def _train(
-    config: TrainConfig, folder: Path, context: TrialContext, should_stop: Callable[[], bool]
+    config: TrainConfig, name: str, root: Root, *, commit: str, should_stop: Callable[[], bool]
 ) -> dict[str, Any]:
     here = describe_environment(resolve_device(config.device))
     tune.report({"started": here})
-    checkpoint, rows = find_usable(folder, fingerprint=folder.name) or (None, [])
+    folder = root.fetch(name, to_train=True)
+    checkpoint, rows = find_usable(folder, fingerprint=name) or (None, [])
+
+    def report(row: Row) -> None:
+        _share(root, name)
+        _report(row)
+
     try:
         for row in rows:  # a driver that died may have missed some; who has them takes them once
             _report(row)
@@ -128,13 +140,21 @@ def _train(
         return {"outcome": "stopped", "error": str(stop)}
     result = train(
         config,
-        report=_report,
+        report=report,
         should_stop=should_stop,
         resume_from=checkpoint,
         folder=folder,
-        commit=context.commit,
+        commit=commit,
     )
+    root.share(name, patience_s=STORE_PATIENCE_S)
     return {"outcome": result.outcome, "step": result.step, "error": result.reason}
+
+
+def _share(root: Root, name: str) -> None:
+    try:
+        root.share(name)
+    except StoreAway as error:
+        logger.warning("trial %s trains on, and shares its files later: %s", name, error)
 
 
 def _report(row: Row) -> None:
@@ -162,21 +182,25 @@ def free_memory() -> None:
 
 
 class _StopAsked:
-    """Whether this worker got a SIGTERM during this trial, or a file exists that asks all trials
-    to end, looked up at most twice a second: storage may be a network away."""
+    """Whether this worker got a SIGTERM during this trial, or the sweep's trials are asked to end,
+    which is looked up now and then: storage may be a network away."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, root: Root, sweep: str) -> None:
         handler = signal.getsignal(signal.SIGTERM)
         self._request = handler if isinstance(handler, EndRequest) else EndRequest()
         self._request.is_made = False
-        self._path = path
+        self._root = root
+        self._sweep = sweep
         self._looked_at_s = float("-inf")
 
     def __call__(self) -> bool:
         if self._request.is_made:
             return True
         now_s = time.monotonic()
-        if now_s - self._looked_at_s < _SECONDS_BETWEEN_LOOKS:
+        if now_s - self._looked_at_s < self._root.seconds_between_looks:
             return False
         self._looked_at_s = now_s
-        return self._path.exists()
+        try:
+            return self._root.is_asked_to_stop(self._sweep)
+        except StoreAway:
+            return False  # nobody can ask there now

@@ -2,11 +2,8 @@
 
 import contextlib
 import logging
-import shutil
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import ray
 from optuna.study import Study
@@ -87,7 +84,7 @@ def run_trials(setting: Setting, study: Study, *, show: Callable[[str], None]) -
             sweep_study, recorder, is_stopping=stop.is_set, has_room=disk.has_room
         )
         try:
-            _tune(setting, searcher, stopper, recorder, stop_file=_stop_file(setting))
+            _tune(setting, searcher, stopper, recorder)
         finally:
             undelivered = tracking.close(rank(read_records(study)))
     if undelivered:
@@ -105,13 +102,11 @@ def _tune(
     searcher: StudySearcher,
     stopper: SweepStopper,
     recorder: Recorder,
-    *,
-    stop_file: Path,
 ) -> None:
     placement = setting.placement
     context = TrialContext(
-        trials_folder=setting.root.trials,
-        stop_file=stop_file,
+        storage=setting.root.place,
+        sweep=setting.lock_name,
         threads=placement.cpus,
         commit=setting.options.commit,
     )
@@ -121,8 +116,7 @@ def _tune(
     )
     class_cache.ENV_VARS_TO_PROPAGATE.difference_update(_SHOWN_BY_TUNE)
     # Tune's own state is of no use: the study is what a sweep goes on from.
-    scratch = tempfile.mkdtemp(prefix="ray-", dir=setting.root.path)
-    try:
+    with setting.root.lend_scratch() as scratch:
         tune.Tuner(
             trainable,
             tune_config=tune.TuneConfig(
@@ -134,14 +128,12 @@ def _tune(
             ),
             run_config=tune.RunConfig(
                 name="tune",
-                storage_path=scratch,
                 callbacks=[recorder],
                 failure_config=tune.FailureConfig(max_failures=WORKER_DEATHS_FORGIVEN),
                 verbose=0,
+                **scratch,
             ),
         ).fit()
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _open_tracking(setting: Setting, study: Study) -> Tracking:
@@ -176,22 +168,18 @@ def _finder(setting: Setting, study: Study) -> Callable[[str], TrialRecord | Non
     return find
 
 
-def _stop_file(setting: Setting) -> Path:
-    return setting.root.path / "locks" / f"{setting.sweep.name}@{setting.key}.stop"
-
-
 @contextlib.contextmanager
 def _stop_on_signal(setting: Setting, *, show: Callable[[str], None]) -> Iterator[threading.Event]:
     """Turn a signal into a request that trials checkpoint and end."""
-    stop_file = _stop_file(setting)
-    stop_file.unlink(missing_ok=True)
+    root, name = setting.root, setting.lock_name
+    root.forget_stop(name)
 
-    def ask(name: str) -> None:
-        stop_file.touch()
-        show(f"{name}: trials write their checkpoints and end")
+    def ask(signal_name: str) -> None:
+        root.ask_to_stop(name)
+        show(f"{signal_name}: trials write their checkpoints and end")
 
     try:
         with stop_on_signal(ask) as asked:
             yield asked
     finally:
-        stop_file.unlink(missing_ok=True)
+        root.forget_stop(name)

@@ -22,7 +22,8 @@ from sweeps.engine.progress import ProgressTable
 from sweeps.engine.recorder import Recorder
 from sweeps.engine.search import StudySearcher
 from sweeps.engine.stopping import SweepStopper
-from sweeps.engine.store import Root, keep_run_id, open_optuna, open_study
+from sweeps.engine.root import Root
+from sweeps.engine.store import keep_run_id, open_optuna, open_study
 from sweeps.engine.study import SweepStudy, read_records
 from sweeps.engine.sync import track
 from sweeps.engine.tracking import Tracking

@@ -13,7 +13,8 @@ from tests_support.flaky_server import FlakyServer, free_port, serve_mlflow
 
 from sweeps.__main__ import commands
 from sweeps.engine.outcomes import TrialRecord
-from sweeps.engine.store import Root, open_study
+from sweeps.engine.root import Root
+from sweeps.engine.store import open_study
 from sweeps.engine.study import read_records
 from sweeps.engine.sync import track
 from sweeps.engine.tracking import Tracking

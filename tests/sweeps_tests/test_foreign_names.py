@@ -13,7 +13,8 @@ from sweeps.engine.mlflow_models import download
 from sweeps.engine.outcomes import TrialRecord
 from sweeps.engine.places import Places
 from sweeps.engine.published import fetch
-from sweeps.engine.store import Root, open_optuna, open_study
+from sweeps.engine.root import Root
+from sweeps.engine.store import open_optuna, open_study
 from trainer.record import Record
 from trainer.whole_file import replace_whole
 

@@ -12,8 +12,9 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
-from cluster.processes import end_tree, start_tree
 from tests_support.cluster_files import ROOT, SECRETS
+
+from cluster.processes import end_tree, start_tree
 
 BIN = Path(sys.executable).parent
 

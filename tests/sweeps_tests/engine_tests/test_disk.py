@@ -2,7 +2,7 @@ import pytest
 
 from sweeps.engine.disk import CHECKPOINTS, Disk
 from sweeps.engine.outcomes import TrialRecord
-from sweeps.engine.store import Root
+from sweeps.engine.root import Root
 from trainer.checkpoint import BEST
 
 FILE_BYTES = 1000

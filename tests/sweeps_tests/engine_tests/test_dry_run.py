@@ -6,7 +6,7 @@ import pytest
 from sweeps.engine.dry_run import DryRun
 from sweeps.engine.forecast import expect_stopping
 from sweeps.engine.placement import Placement
-from sweeps.engine.store import Root
+from sweeps.engine.root import Root
 from trainer.config import TrainConfig
 from trainer.sizes import SIZES
 from trainer.timing import Timing

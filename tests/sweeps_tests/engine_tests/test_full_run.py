@@ -2,7 +2,7 @@ import pytest
 from filelock import FileLock
 
 from sweeps.engine.full_run import LOG_STEPS, plan_full_run
-from sweeps.engine.store import Root
+from sweeps.engine.root import Root
 from trainer.journal import read_journal
 from trainer.train import never
 from trainer.trained import read_trained

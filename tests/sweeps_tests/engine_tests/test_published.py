@@ -21,7 +21,8 @@ from sweeps.engine.outcomes import rank
 from sweeps.engine.places import Places
 from sweeps.engine.published import publish_best
 from sweeps.engine.recorded import find_record, find_trained
-from sweeps.engine.store import Root, keep_run_id, open_study
+from sweeps.engine.root import Root
+from sweeps.engine.store import keep_run_id, open_study
 from sweeps.engine.study import read_records
 from sweeps.engine.tracking import Tracking
 from trainer.trained import read_trained, restore_clips

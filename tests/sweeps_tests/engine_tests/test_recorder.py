@@ -5,8 +5,8 @@ from ray.tune.schedulers import TrialScheduler
 from tests_support.fake_sweep import new_study, open_sweep
 
 from sweeps.engine.recorder import Recorder
+from sweeps.engine.root import Root
 from sweeps.engine.stopping import SweepStopper
-from sweeps.engine.store import Root
 from sweeps.engine.study import read_records
 from trainer.config import METRIC
 

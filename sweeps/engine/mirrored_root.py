@@ -1,0 +1,163 @@
+"""A storage root in an object store: every host works in a folder of its own, and what trials leave
+there is copied to the store and from it.
+
+The store is the truth: a trial goes on from what is there, on whichever host.
+"""
+
+import contextlib
+import hashlib
+import os
+import uuid
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from filelock import Timeout
+
+from sweeps.engine.object_store import ObjectStore, Stamp, Stamps
+from sweeps.engine.root import STORE_PATIENCE_S, Root, is_fingerprint, try_for
+from trainer.checkpoint import LAST, PREVIOUS
+from trainer.whole_file import PARTIAL
+
+MIRRORS = "~/.cache/unshift"
+"""Of all hosts' folders; each URL has one in it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MirroredRoot(Root):
+    """An object store's prefix, and the folder on this host that mirrors what is used of it."""
+
+    url: str
+    store: ObjectStore
+
+    seconds_between_looks: ClassVar[float] = 2.0
+
+    @classmethod
+    def open_url(cls, url: str) -> "MirroredRoot":
+        """Find the store. Raises ValueError for a URL of none, StoreAway where it is away."""
+        store = ObjectStore(url)
+        path = Path(MIRRORS).expanduser() / hashlib.sha256(url.encode()).hexdigest()[:16]
+        path.mkdir(parents=True, exist_ok=True)
+        return cls(path=path, url=url, store=store)
+
+    @property
+    def place(self) -> str:
+        """Return the URL."""
+        return self.url
+
+    @property
+    def study_url(self) -> str:
+        """Raise ValueError: a database's file cannot lie there."""
+        raise ValueError(f"study-storage must be given: {self.url} holds files, and no database")
+
+    @property
+    def tracking_uri(self) -> str:
+        """Raise ValueError: a database's file cannot lie there."""
+        raise ValueError(f"tracking-uri must be given: {self.url} holds files, and no database")
+
+    def fetch(self, fingerprint: str, *, to_train: bool = False) -> Path:
+        """Return a trial's folder, with what the store has of it and is not here yet.
+
+        `to_train` is for who holds the trial: what the store does not have goes. Others leave a
+        folder alone that is trained in on this host.
+        """
+        folder = self.trial_folder(fingerprint)
+        if to_train:
+            try_for(STORE_PATIENCE_S)(self._mirror, folder)
+            return folder
+        with contextlib.suppress(Timeout), self.hold(fingerprint, timeout_s=0):
+            self._download_changed(folder)
+        return folder
+
+    def share(self, fingerprint: str, *, patience_s: float = 0.0) -> None:
+        """Copy to the store what has changed in a trial's folder.
+
+        Raises StoreAway having tried for so long.
+        """
+        try_for(patience_s)(self._share, fingerprint)
+
+    def measure(self, fingerprint: str, names: Iterable[str]) -> int:
+        """Return how many bytes such files of a trial take in the store."""
+        there = self.store.list_objects(f"trials/{fingerprint}")
+        return sum(there[name][0] for name in names if name in there)
+
+    def discard(self, fingerprint: str, names: Iterable[str]) -> None:
+        """Delete such files of a trial, here and in the store."""
+        for name in names:
+            self.store.delete(f"trials/{fingerprint}/{name}")
+            (self.trial_folder(fingerprint) / name).unlink(missing_ok=True)
+
+    def free_bytes(self) -> float:
+        """Return infinity: object stores have no end."""
+        return float("inf")
+
+    @contextlib.contextmanager
+    def lend_scratch(self) -> Iterator[dict[str, Any]]:
+        """Make a place for what Tune keeps of a sweep, in the store; delete it at the end."""
+        scratch = f"ray-{uuid.uuid4().hex[:8]}"
+        try:
+            yield {
+                "storage_path": self.store.path_of(scratch),
+                "storage_filesystem": self.store.filesystem,
+            }
+        finally:
+            self.store.delete_all(scratch)
+
+    def ask_to_stop(self, sweep: str) -> None:
+        """Ask a sweep's trials on all hosts to checkpoint and end."""
+        self.store.write(f"locks/{sweep}.stop", b"stop")
+
+    def forget_stop(self, sweep: str) -> None:
+        """Take that back."""
+        self.store.delete(f"locks/{sweep}.stop")
+
+    def is_asked_to_stop(self, sweep: str) -> bool:
+        """Return whether a sweep's trials should end."""
+        return self.store.has(f"locks/{sweep}.stop")
+
+    def list_trials(self) -> list[str]:
+        """Return the fingerprints of all trials that have files in the store."""
+        return [name for name in self.store.list_folders("trials") if is_fingerprint(name)]
+
+    def _mirror(self, folder: Path) -> None:
+        there = self._download_changed(folder)
+        for file in folder.iterdir() if folder.is_dir() else ():
+            if file.name not in there:
+                file.unlink()
+
+    def _download_changed(self, folder: Path) -> Stamps:
+        there = self.store.list_objects(f"trials/{folder.name}")
+        for name, stamp in there.items():
+            if _stamp(folder / name) != stamp:
+                folder.mkdir(parents=True, exist_ok=True)
+                self.store.download(f"trials/{folder.name}/{name}", folder / name)
+                _put_stamp(folder / name, stamp)
+        return there
+
+    def _share(self, fingerprint: str) -> None:
+        folder, prefix = self.trial_folder(fingerprint), f"trials/{fingerprint}"
+        there = self.store.list_objects(prefix)
+        files = [file for file in folder.iterdir() if file.suffix != PARTIAL]
+        changed = [file for file in files if _stamp(file) != there.get(file.name)]
+        # Checkpoints last, as they are written: one must not know of weights that are not there.
+        for file in sorted(changed, key=lambda file: file.name == LAST):
+            if file.name == LAST and LAST in there:
+                self.store.copy(f"{prefix}/{LAST}", f"{prefix}/{PREVIOUS}")
+            if file.name != PREVIOUS:  # which is copied within the store
+                self.store.upload(file, f"{prefix}/{file.name}")
+        for name, stamp in self.store.list_objects(prefix).items() if changed else ():
+            if (folder / name).is_file() and name != PREVIOUS:
+                _put_stamp(folder / name, stamp)
+
+
+def _stamp(file: Path) -> Stamp | None:
+    if not file.is_file():
+        return None
+    status = file.stat()
+    return status.st_size, status.st_mtime_ns
+
+
+def _put_stamp(file: Path, stamp: Stamp) -> None:
+    """Give a file the time stamp of its object: as long as both are equal, so is the content."""
+    os.utime(file, ns=(stamp[1], stamp[1]))

@@ -1,0 +1,175 @@
+"""Over a folder that stands for an object store; tests/chaos/test_stores.py has a real one."""
+
+import os
+
+import pytest
+
+from sweeps.engine.outcomes import TrialRecord
+from sweeps.engine.root import Root, StoreAway
+from trainer.checkpoint import BEST, LAST, PREVIOUS
+
+NAME = "0123456789abcdef"
+
+
+@pytest.fixture
+def store(tmp_path):
+    (tmp_path / "store").mkdir()
+    return tmp_path / "store"
+
+
+@pytest.fixture
+def host(store, tmp_path, monkeypatch):
+    """Return a function that opens the store's root as a host of a name sees it."""
+
+    def open_on(name):
+        monkeypatch.setenv("HOME", str(tmp_path / name))
+        return Root.open(f"file://{store}", relative_to=tmp_path, create=True)
+
+    return open_on
+
+
+def write(root, **files):
+    folder = root.trial_folder(NAME)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        (folder / f"{name}.txt").write_text(content)
+    return folder
+
+
+def contents(folder):
+    return {file.name: file.read_text() for file in folder.iterdir()}
+
+
+def test_what_one_host_shares_another_fetches(host):
+    one, other = host("one"), host("other")
+    assert one.path != other.path
+    write(one, journal="rows", weights="w")
+    one.share(NAME)
+    assert contents(other.fetch(NAME)) == {"journal.txt": "rows", "weights.txt": "w"}
+    assert other.list_trials() == [NAME]
+    assert one.place == other.place
+
+
+def test_only_what_changed_is_copied_again(host, store):
+    one = host("one")
+    write(one, journal="rows", weights="w")
+    one.share(NAME)
+    (store / "trials" / NAME / "weights.txt").write_text("left alone")
+    os.utime(store / "trials" / NAME / "weights.txt", ns=(1, 1))
+    os.utime(one.trial_folder(NAME) / "weights.txt", ns=(1, 1))
+    os.truncate(store / "trials" / NAME / "weights.txt", 1)  # as many bytes as here
+    os.utime(store / "trials" / NAME / "weights.txt", ns=(1, 1))
+    write(one, journal="more rows")
+    one.share(NAME)
+    assert contents(store / "trials" / NAME) == {"journal.txt": "more rows", "weights.txt": "l"}
+
+
+def test_a_checkpoint_moves_to_the_place_of_the_one_before_within_the_store(host, store):
+    one = host("one")
+    folder = write(one)
+    for step in "123":
+        (folder / LAST).write_text(step)
+        (folder / BEST).write_text(f"best of {step}")
+        one.share(NAME)
+    expected = {LAST: "3", PREVIOUS: "2", BEST: "best of 3"}
+    assert contents(store / "trials" / NAME) == expected
+
+
+def test_who_trains_has_what_the_store_has_and_nothing_else(host):
+    one, other = host("one"), host("other")
+    write(one, journal="rows")
+    one.share(NAME)
+    write(other, journal="newer rows that were never shared", stray="x")
+    assert contents(other.fetch(NAME, to_train=True)) == {"journal.txt": "rows"}
+
+
+def test_a_trial_that_trains_on_this_host_is_not_fetched_under_it(host):
+    one, other = host("one"), host("other")
+    write(one, journal="rows")
+    one.share(NAME)
+    write(other, journal="newer rows")
+    with other.hold(NAME, timeout_s=0):
+        assert contents(other.fetch(NAME)) == {"journal.txt": "newer rows"}
+    assert contents(other.fetch(NAME)) == {"journal.txt": "rows"}
+
+
+def test_half_written_files_stay_here(host, store):
+    one = host("one")
+    (write(one, journal="rows") / "last.pt.tmp").write_text("half")
+    one.share(NAME)
+    assert contents(store / "trials" / NAME) == {"journal.txt": "rows"}
+
+
+def test_an_outcome_is_known_on_every_host(host):
+    one, other = host("one"), host("other")
+    write(one)
+    record = TrialRecord(fingerprint=NAME, outcome="finished", value=1.5)
+    one.keep_outcome(record, study="lr")
+    assert other.find_outcome(NAME) == ("lr", record)
+
+
+def test_a_request_to_stop_reaches_every_host(host):
+    one, other = host("one"), host("other")
+    assert not other.is_asked_to_stop("lr@01234567")
+    one.ask_to_stop("lr@01234567")
+    assert other.is_asked_to_stop("lr@01234567")
+    one.forget_stop("lr@01234567")
+    assert not other.is_asked_to_stop("lr@01234567")
+
+
+def test_what_is_discarded_is_gone_on_both_sides(host, store):
+    one = host("one")
+    (write(one, journal="rows") / LAST).write_text("1")
+    one.share(NAME)
+    assert one.measure(NAME, [LAST, BEST]) == 1
+    one.discard(NAME, [LAST, BEST])
+    assert one.measure(NAME, [LAST, BEST]) == 0
+    assert contents(one.trial_folder(NAME)) == contents(store / "trials" / NAME)
+
+
+def test_scratch_is_in_the_store_and_gone_at_the_end(host, store):
+    with host("one").lend_scratch() as arguments:
+        path = arguments["storage_path"]
+        arguments["storage_filesystem"].create_dir(f"{path}/tune")
+        assert path.startswith(str(store))
+        assert os.path.isdir(f"{path}/tune")
+    assert not os.path.exists(path)
+
+
+def test_databases_lie_elsewhere(host):
+    root = host("one")
+    with pytest.raises(ValueError, match="study-storage must be given: file:.* holds files"):
+        _ = root.study_url
+    with pytest.raises(ValueError, match="tracking-uri must be given: file:.* holds files"):
+        _ = root.tracking_uri
+
+
+@pytest.mark.parametrize(
+    ("url", "problem"),
+    [
+        ("gopher://x/y", "storage=gopher://x/y; must be a folder, or a URL such as s3://"),
+        ("file:///no/such", "storage=file:///no/such; must be in a bucket that exists"),
+    ],
+)
+def test_a_url_of_no_store_is_refused(url, problem, tmp_path):
+    with pytest.raises(ValueError, match=problem):
+        Root.open(url, relative_to=tmp_path, create=True)
+
+
+def test_a_store_that_does_not_answer_is_told_from_one_that_is_none(tmp_path):
+    url = "s3://bucket/x?endpoint_override=127.0.0.1:9&scheme=http&region=us-east-1"
+    with pytest.raises(StoreAway, match="must be a store that answers: .*bucket"):
+        Root.open(url, relative_to=tmp_path, create=True)
+
+
+def test_what_a_store_that_is_away_was_not_given_it_gets_later(host, store):
+    one = host("one")
+    write(one, journal="rows")
+    store.rename(store.with_name("away"))
+    store.write_text("")  # so that nothing can be made in it
+    with pytest.raises(StoreAway):
+        one.share(NAME)
+    store.unlink()
+    store.with_name("away").rename(store)
+    one.share(NAME, patience_s=1)
+    assert contents(store / "trials" / NAME) == {"journal.txt": "rows"}
