@@ -24,8 +24,10 @@ from trainer.config import METRIC
 from trainer.journal import Row
 from trainer.models import build_model, count_parameters
 
-_OUT_OF_MEMORY = "OutOfMemoryError"
-"""Of torch or of Ray, in the text of an error: any other death is a crash."""
+_LOW_MEMORY = "killed due to the node running low on memory"
+"""What Ray says of an actor that its memory monitor has killed."""
+_OUT_OF_MEMORY = ("OutOfMemoryError", _LOW_MEMORY)
+"""In the text of an error, torch's or Ray's: any other death is a crash."""
 
 logger = logging.getLogger(__name__)
 
@@ -130,10 +132,10 @@ class Recorder(tune.Callback):
         self._so_far[name] = replace(before, restarts=before.restarts + 1)
         self._study.keep_restarts(name, before.restarts + 1)
         error = _error_of(trial)
-        if _OUT_OF_MEMORY in error.text:
+        if error.is_out_of_memory:
             # It would run out again: the next worker hands this back instead of training.
             trial.config["ending"] = error.ending()
-        logger.warning("trial %s goes on from its checkpoint: %s", name, error.last_line)
+        logger.warning("trial %s goes on from its checkpoint: %s", name, error.line)
 
     def on_trial_error(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
@@ -197,20 +199,27 @@ class _Death:
     text: str
 
     @property
-    def last_line(self) -> str:
+    def is_out_of_memory(self) -> bool:
+        return any(said in self.text for said in _OUT_OF_MEMORY)
+
+    @property
+    def line(self) -> str:
         lines = [line for line in self.text.splitlines() if line.strip()]
         return f"its worker died: {lines[-1].strip() if lines else 'no word from it'}"
 
     def ending(self) -> dict[str, Any]:
-        outcome = "out_of_memory" if _OUT_OF_MEMORY in self.text else "failed"
-        return {"outcome": outcome, "error": self.last_line, "traceback": self.text}
+        outcome = "out_of_memory" if self.is_out_of_memory else "failed"
+        return {"outcome": outcome, "error": self.line, "traceback": self.text}
 
 
 def _error_of(trial: Trial) -> _Death:
     """Return the last of a trial's errors: Tune adds each to one file."""
     path = trial.error_file
     text = Path(path).read_text(encoding="utf-8") if path else ""
-    return _Death(text=text.rpartition("Failure # ")[2])
+    last = text.rpartition("Failure # ")[2]
+    # The memory monitor goes on with the command lines of all processes of the machine.
+    low_memory = [line for line in last.splitlines() if _LOW_MEMORY in line]
+    return _Death(text=low_memory[0] if low_memory else last)
 
 
 def _count_parameters(suggestion: Suggestion) -> int:

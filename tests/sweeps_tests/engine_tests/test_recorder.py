@@ -18,7 +18,7 @@ class Listener:
         self.heard = []
 
     def __getattr__(self, name):
-        return lambda *arguments, **named: self.heard.append((name, *arguments))
+        return lambda *arguments, **named: self.heard.append((name, *arguments, *named.values()))
 
     def count(self, name):
         return sum(call[0] == name for call in self.heard)
@@ -134,6 +134,28 @@ def test_a_worker_that_died_for_good_says_why(desk, tmp_path, text, outcome):
     desk.recorder.on_trial_error(0, [], desk.trial)
     (record,) = read_records(desk.study)
     assert (record.outcome, record.error) == (outcome, f"its worker died: {text}")
+
+
+LOW_MEMORY = """Failure # 4 (occurred at 2026-11-25_17-45-08)
+1 worker(s) were killed due to the node running low on memory. Memory on the node was 9.38GB used
+OOM kill reason: Memory usage 10031771648B exceeded threshold of 252760624B
+Top 10 memory users:
+PID	MEM(GB)	COMMAND
+24152	0.18	somebody --password=secret
+Refer to the documentation on how to address the out of memory issue
+"""
+"""As Ray 2.60 tells of an actor, shortened."""
+
+
+def test_of_a_worker_that_ray_killed_for_memory_only_that_is_kept(desk, tmp_path):
+    (tmp_path / "error.txt").write_text(LOW_MEMORY)
+    desk.trial.error_file = str(tmp_path / "error.txt")
+    desk.recorder.on_trial_error(0, [], desk.trial)
+    (record,) = read_records(desk.study)
+    assert record.outcome == "out_of_memory"
+    assert record.error == f"its worker died: {LOW_MEMORY.splitlines()[1]}"
+    told = [call for call in desk.tracking.heard if call[0] == "end_trial"]
+    assert len(told) == 1 and "low on memory" in str(told) and "secret" not in str(told)
 
 
 def test_a_trial_is_settled_once_however_often_tune_says_it_ended(desk):
