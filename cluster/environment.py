@@ -42,6 +42,9 @@ TUNE: dict[str, str] = {
     "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",
     # Tune's newer console output prints a box for every sweep, however silent it is told to be.
     "RAY_AIR_NEW_OUTPUT": "0",
+    # Of a worker's death a sweep tells in a line. Tune repeats all that Ray says, which has command
+    # lines of others' processes in it when memory ran out.
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     # Trials would run in folders of Tune's, where a relative path of the user's means nothing.
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
 }

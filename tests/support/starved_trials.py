@@ -1,4 +1,4 @@
-"""Trials on one worker whose address space is limited: `python starved_trials.py FOLDER RECORDINGS`.
+"""Trials on one worker of limited address space: `python starved_trials.py FOLDER RECORDINGS`.
 
 Prints a line of JSON for each: how it ended, on which process, and what that then held.
 """
