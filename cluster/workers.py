@@ -1,9 +1,10 @@
-"""`python -m cluster.workers --gpus N -- COMMAND`: a command, once a cluster is as large as it should be.
+"""`python -m cluster.workers --gpus N -- COMMAND`: a command, once a cluster is large enough.
 
-A cluster that scales from nothing has no GPU while nothing waits, and the nodes of an allocation join
-one after the other; but a sweep looks once, when it begins, at what there is to place trials on.
+A cluster that scales from nothing has no GPU while nothing waits, and the nodes of an allocation
+join one after the other; but a sweep looks once, when it begins, at what it may place trials on.
 """
 
+import logging
 import math
 import os
 import time
@@ -77,19 +78,17 @@ def wait_for(
     import ray
     from ray.autoscaler.sdk import request_resources
 
-    ray.init(log_to_driver=False, logging_level="ERROR")
+    ray.init(log_to_driver=False, logging_level=logging.ERROR)
     try:
         bundle = {"GPU": 1, "CPU": cpus_per_gpu}
         request_resources(bundles=[bundle] * wanted.gpus)
         return _poll(wanted, deadline_s=time.monotonic() + timeout_s, show=show)
     finally:
         request_resources(bundles=[])
-        ray.shutdown()  # type: ignore[no-untyped-call]
+        ray.shutdown()
 
 
-def _poll(
-    wanted: ClusterSize, *, deadline_s: float, show: Callable[[str], object]
-) -> ClusterSize:
+def _poll(wanted: ClusterSize, *, deadline_s: float, show: Callable[[str], object]) -> ClusterSize:
     before = None
     while True:
         there = _measure()

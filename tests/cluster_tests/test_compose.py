@@ -75,7 +75,11 @@ def test_a_service_reads_only_secrets_that_it_was_given(name: str) -> None:
         for u in service.get("secrets", [])
     }
     words = json.dumps([service.get("command"), service.get("environment")])
-    read = {part.split("/run/secrets/")[1] for part in words.replace(")", '"').split('"') if "/run/secrets/" in part}
+    read = {
+        part.split("/run/secrets/")[1]
+        for part in words.replace(")", '"').split('"')
+        if "/run/secrets/" in part
+    }
     assert read <= given, read - given
 
 

@@ -26,7 +26,9 @@ def of_kind(kind: str) -> dict[str, dict]:
 
 
 @pytest.mark.parametrize(
-    ("path", "manifest"), MANIFESTS, ids=[f"{p.stem}-{m['kind']}-{i}" for i, (p, m) in enumerate(MANIFESTS)]
+    ("path", "manifest"),
+    MANIFESTS,
+    ids=[f"{p.stem}-{m['kind']}-{i}" for i, (p, m) in enumerate(MANIFESTS)],
 )
 def test_an_object_has_only_what_its_schema_knows(path: Path, manifest: dict) -> None:
     if manifest["apiVersion"] == "ray.io/v1":

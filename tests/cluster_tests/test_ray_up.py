@@ -124,9 +124,10 @@ def test_every_field_of_an_aws_machine_is_one_that_ec2_knows() -> None:
         assert not report.has_errors(), f"{name}: {report.generate_report()}"
         assert ParamValidator().validate(request | {"InstanceKind": "x"}, shape).has_errors()
         market = shape.members["InstanceMarketOptions"].members["MarketType"].enum
-        assert kind["node_config"].get("InstanceMarketOptions", {"MarketType": "spot"})[
-            "MarketType"
-        ] in market
+        assert (
+            kind["node_config"].get("InstanceMarketOptions", {"MarketType": "spot"})["MarketType"]
+            in market
+        )
 
 
 def test_every_field_of_a_google_machine_is_one_that_compute_engine_knows() -> None:

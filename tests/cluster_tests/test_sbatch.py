@@ -18,8 +18,8 @@ from tests_support.local_nodes import variables
 
 from cluster.processes import end_tree, start_tree
 
-# A step: its options are Slurm's, the rest is run. On the other node, which is this machine too, Ray
-# gets folders and ports of its own.
+# A step: its options are Slurm's, the rest is run. On the other node, which is this machine
+# too, Ray gets folders and ports of its own.
 SRUN = """#!/usr/bin/env bash
 echo "srun $*" >>"$CALLS"
 other=
@@ -206,9 +206,7 @@ def test_only_what_slurm_ends_goes_back_to_the_queue(
     assert not list((tmp_path / ".unshift-runs").iterdir())
 
 
-def test_a_head_that_does_not_start_ends_the_job(
-    start: Callable[..., Job], tmp_path: Path
-) -> None:
+def test_a_head_that_does_not_start_ends_the_job(start: Callable[..., Job], tmp_path: Path) -> None:
     program(tmp_path / "venv" / "bin" / "ray", "#!/bin/sh\nexit 1\n")
     job = start("sweep.py")
     assert job.root.wait(timeout=30) == 1

@@ -140,9 +140,7 @@ def test_a_command_begins_when_all_nodes_and_gpus_are_there(cluster: Cluster) ->
 
 def test_a_command_begins_with_fewer_gpus_when_the_wait_is_over(cluster: Cluster) -> None:
     words = ["-m", "cluster.workers", "--gpus", "2", "--wait-minutes", "0", "--", "echo", "begun"]
-    done = subprocess.run(
-        [sys.executable, *words], env=cluster.env, capture_output=True, text=True
-    )
+    done = subprocess.run([sys.executable, *words], env=cluster.env, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "begun\n"), done.stderr
 
 

@@ -1,4 +1,4 @@
-"""The files of cluster/ as data: parsed, with what a shell or compose would put in for variables."""
+"""The files of cluster/ as data, with what compose would put in for variables."""
 
 import re
 from collections.abc import Iterator
@@ -32,7 +32,7 @@ def read_manifests() -> Iterator[tuple[Path, dict]]:
 
 
 def read_compose(variables: dict[str, str]) -> dict:
-    """Return compose.yaml as compose reads it: YAML's merges first, then variables in every value."""
+    """Return compose.yaml as compose reads it: YAML's merges first, then variables."""
     return _interpolate(yaml.safe_load(COMPOSE.read_text()), variables)
 
 
@@ -61,6 +61,13 @@ def _interpolate(node: object, variables: dict[str, str]) -> object:
     if isinstance(node, dict):
         return {key: _interpolate(value, variables) for key, value in node.items()}
     return node
+
+
+def image_environment() -> dict[str, str]:
+    """Return the variables that the image sets for whatever runs in it, but for its user's home."""
+    (lines,) = re.findall(r"^ENV ((?:.*\\\n)*.*)", DOCKERFILE.read_text(), flags=re.MULTILINE)
+    given = dict(word.split("=", 1) for word in lines.replace("\\\n", " ").split())
+    return {name: value for name, value in given.items() if name not in ("HOME", "USER")}
 
 
 def usage(path: Path) -> list[str]:

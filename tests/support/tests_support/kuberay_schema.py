@@ -1,9 +1,9 @@
 """What KubeRay's RayCluster and RayJob may hold, as JSON schemas.
 
-Written from the field lists of KubeRay's API reference and its release notes (1.5.1: authOptions), not
-a copy of its CRDs: those say the same about the fields of `ray.io`, and repeat Kubernetes' own
-schema wherever a pod stands, 700 KB in all. Here a pod is `POD`, which the test gives to Kubernetes'
-schema instead. Unknown fields are refused, as `kubectl apply` does.
+Written from the field lists of KubeRay's API reference and its release notes (1.5.1: authOptions).
+Not a copy of its CRDs, which repeat Kubernetes' own schema wherever a pod stands, 700 KB in all:
+here a pod is `POD`, which the test gives to Kubernetes' schema instead. Unknown fields are
+refused, as `kubectl apply` does.
 """
 
 from typing import Any

@@ -1,4 +1,4 @@
-"""The commands of cluster/ on this machine: other addresses, ports and folders, the same words else."""
+"""The commands of cluster/ on this machine: with other addresses, ports and folders."""
 
 import os
 import shutil
@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
-from tests_support.cluster_files import ROOT, SECRETS
+from tests_support.cluster_files import ROOT, SECRETS, image_environment
 
 from cluster.processes import end_tree, start_tree
 
@@ -45,11 +45,11 @@ def make_secrets(folder: Path) -> Path:
 
 
 def variables(**own: str) -> dict[str, str]:
-    """Return an environment in which `python`, `ray` and `mlflow` are this one's, and no Ray's."""
+    """Return the image's environment, in which `python`, `ray` and `mlflow` are this one's."""
     inherited = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "MLFLOW_"))}
     path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
     source = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
-    return inherited | {"PATH": path, "PYTHONPATH": source, "RAY_USAGE_STATS_ENABLED": "0"} | own
+    return inherited | image_environment() | {"PATH": path, "PYTHONPATH": source} | own
 
 
 class Node:
