@@ -94,8 +94,8 @@ class DryRun:
         each = checkpoint_bytes(config) + _JOURNAL_BYTES_PER_STEP * config.steps
         free = self.setting.root.free_bytes()
         there = "no limit" if math.isinf(free) else f"{_bytes(free)} free"
-        total = _bytes(max(0, trials) * each)
-        text = f"disk    {_bytes(each)} a trial, {total} in all, of {there} in {self.setting.root.place}"
+        total, place = _bytes(max(0, trials) * each), self.setting.root.place
+        text = f"disk    {_bytes(each)} a trial, {total} in all, of {there} in {place}"
         return text + (": TOO LITTLE" if trials * each > free else "")
 
     def _trials_on_one_device(self) -> int:
