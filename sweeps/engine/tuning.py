@@ -31,7 +31,7 @@ WORKER_DEATHS_FORGIVEN = 3
 
 _SHOWN_BY_TUNE = {n for n in class_cache.ENV_VARS_TO_PROPAGATE if n.startswith("AWS_")}
 """Variables that Tune would write into its actors' runtime environment, which Ray logs and its
-dashboard shows. Workers have no use for them: artifacts are the driver's."""
+dashboard shows. A worker that writes to an object store has keys of its own machine."""
 
 
 @contextlib.contextmanager
