@@ -23,6 +23,9 @@ from trainer.whole_file import PARTIAL
 MIRRORS = "~/.cache/unshift"
 """Of all hosts' folders; each URL has one in it."""
 
+_MARK = ".unshift"
+"""An object that says that the rest are a storage root's."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class MirroredRoot(Root):
@@ -34,9 +37,17 @@ class MirroredRoot(Root):
     seconds_between_looks: ClassVar[float] = 2.0
 
     @classmethod
-    def open_url(cls, url: str) -> "MirroredRoot":
-        """Find the store. Raises ValueError for a URL of none, StoreAway where it is away."""
+    def open_url(cls, url: str, *, create: bool) -> "MirroredRoot":
+        """Find the store, and where it may be new, see that it takes files.
+
+        Raises ValueError for a URL of none, and (unless `create`) where no sweep has written to;
+        StoreAway where it does not answer.
+        """
         store = ObjectStore(url)
+        if create:
+            store.write(_MARK, b"")
+        elif not store.has(_MARK):
+            raise ValueError(f"storage={url}; must be a place that a sweep has written to")
         path = Path(MIRRORS).expanduser() / hashlib.sha256(url.encode()).hexdigest()[:16]
         path.mkdir(parents=True, exist_ok=True)
         return cls(path=path, url=url, store=store)

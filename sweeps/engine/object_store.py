@@ -25,7 +25,7 @@ class ObjectStore:
     """A prefix in a bucket. Keys are relative to it. All raise StoreAway where it is away."""
 
     def __init__(self, url: str) -> None:
-        """Find it. Raises ValueError naming the URL where that is of no store or bucket."""
+        """Find it. Raises ValueError naming the URL where that is of no store."""
         self._url = url
         with self._reach():
             try:
@@ -34,9 +34,6 @@ class ObjectStore:
                 reason = str(error).strip().split("\n", 1)[0]
                 allowed = f"a folder, or a URL such as s3://bucket/prefix: {reason}"
                 raise ValueError(f"storage={url}; must be {allowed}") from error
-            bucket = self._base if self._base.startswith("/") else self._base.partition("/")[0]
-            if self._files.get_file_info(bucket).type != fs.FileType.Directory:
-                raise ValueError(f"storage={url}; must be in a bucket that exists: no {bucket}")
 
     @property
     def filesystem(self) -> Any:

@@ -60,7 +60,7 @@ class Root:
         if "://" in storage:
             from sweeps.engine.mirrored_root import MirroredRoot  # brings pyarrow, which is slow
 
-            return MirroredRoot.open_url(storage)
+            return MirroredRoot.open_url(storage, create=create)
         path = resolve_path("storage", storage, relative_to=relative_to)
         if create:
             try:

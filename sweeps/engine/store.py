@@ -43,6 +43,8 @@ def open_optuna(url: str, *, waits: bool = False) -> BaseStorage:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     logging.getLogger("alembic").setLevel(logging.WARNING)
     engine: dict[str, Any] = {"pool_pre_ping": True}  # a restarted server knows no old connections
+    if not waits:
+        engine["poolclass"] = NullPool  # looked into once: nothing stays open
     if url.startswith("sqlite"):
         engine["connect_args"] = {"timeout": 60}
     try:

