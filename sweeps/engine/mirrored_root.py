@@ -8,7 +8,7 @@ import contextlib
 import hashlib
 import os
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,11 +17,14 @@ from filelock import Timeout
 
 from sweeps.engine.object_store import ObjectStore, Stamp, Stamps
 from sweeps.engine.root import STORE_PATIENCE_S, Root, is_fingerprint, try_for
-from trainer.checkpoint import LAST, PREVIOUS
+from trainer.checkpoint import BEST, LAST, PREVIOUS
 from trainer.whole_file import PARTIAL
 
 MIRRORS = "~/.cache/unshift"
 """Of all hosts' folders; each URL has one in it."""
+
+CHECKPOINTS = {LAST, PREVIOUS}
+"""Of use to who trains alone."""
 
 _MARK = ".unshift"
 """An object that says that the rest are a storage root's."""
@@ -67,26 +70,30 @@ class MirroredRoot(Root):
         """Raise ValueError: a database's file cannot lie there."""
         raise ValueError(f"tracking-uri must be given: {self.url} holds files, and no database")
 
-    def fetch(self, fingerprint: str, *, to_train: bool = False) -> Path:
-        """Return a trial's folder, with what the store has of it and is not here yet.
-
-        `to_train` is for who holds the trial: what the store does not have goes. Others leave a
-        folder alone that is trained in on this host.
-        """
+    def fetch(self, fingerprint: str, *, weights: bool = False) -> Path:
+        """Return a trial's folder with what the store has of it; one that is trained in on this
+        host is left alone."""
         folder = self.trial_folder(fingerprint)
-        if to_train:
-            try_for(STORE_PATIENCE_S)(self._mirror, folder)
-            return folder
+        unused = CHECKPOINTS if weights else {*CHECKPOINTS, BEST}
         with contextlib.suppress(Timeout), self.hold(fingerprint, timeout_s=0):
-            self._download_changed(folder)
+            self._download_changed(folder, but=unused)
         return folder
 
-    def share(self, fingerprint: str, *, patience_s: float = 0.0) -> None:
-        """Copy to the store what has changed in a trial's folder.
+    def fetch_to_train(self, fingerprint: str) -> Path:
+        """Return a trial's folder with what the store has of it, and nothing else.
+
+        Raises StoreAway having tried for a while.
+        """
+        folder = self.trial_folder(fingerprint)
+        try_for(STORE_PATIENCE_S)(self._mirror, folder)
+        return folder
+
+    def share(self, fingerprint: str, *, only: str | None = None, patience_s: float = 0.0) -> None:
+        """Copy to the store what has changed in a trial's folder, or one file of it.
 
         Raises StoreAway having tried for so long.
         """
-        try_for(patience_s)(self._share, fingerprint)
+        try_for(patience_s)(self._share, fingerprint, only)
 
     def measure(self, fingerprint: str, names: Iterable[str]) -> int:
         """Return how many bytes such files of a trial take in the store."""
@@ -137,19 +144,19 @@ class MirroredRoot(Root):
             if file.name not in there:
                 file.unlink()
 
-    def _download_changed(self, folder: Path) -> Stamps:
+    def _download_changed(self, folder: Path, *, but: Container[str] = ()) -> Stamps:
         there = self.store.list_objects(f"trials/{folder.name}")
         for name, stamp in there.items():
-            if _stamp(folder / name) != stamp:
+            if name not in but and _stamp(folder / name) != stamp:
                 folder.mkdir(parents=True, exist_ok=True)
                 self.store.download(f"trials/{folder.name}/{name}", folder / name)
                 _put_stamp(folder / name, stamp)
         return there
 
-    def _share(self, fingerprint: str) -> None:
+    def _share(self, fingerprint: str, only: str | None) -> None:
         folder, prefix = self.trial_folder(fingerprint), f"trials/{fingerprint}"
         there = self.store.list_objects(prefix)
-        files = [file for file in folder.iterdir() if file.suffix != PARTIAL]
+        files = [file for file in folder.glob(only or "*") if file.suffix != PARTIAL]
         changed = [file for file in files if _stamp(file) != there.get(file.name)]
         # Checkpoints last, as they are written: one must not know of weights that are not there.
         for file in sorted(changed, key=lambda file: file.name == LAST):

@@ -78,7 +78,7 @@ def _publish(
         run = client.get_run(run_id)
         model = find_models(client, [run]).get(run_id)
         if model is None:
-            trained = read_trained(root.fetch(best.fingerprint))
+            trained = read_trained(root.fetch(best.fingerprint, weights=True))
             trained.load(torch.device("cpu"))  # raises for weights that are damaged
             model = log_model(client, run, trained, step=best.step)
         facts = read_facts(study)

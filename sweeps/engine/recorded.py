@@ -42,9 +42,9 @@ def find_trained(trial: str, places: Places) -> Trained:
         return read_trained(fetch(trial, places.tracking_url(), cache=cache))
     root = places.root()
     if is_fingerprint(trial):
-        return read_trained(root.fetch(trial))
+        return read_trained(root.fetch(trial, weights=True))
     ranked = _with_reports(trial, places)
-    folders = (root.fetch(fingerprint) for fingerprint in ranked)
+    folders = (root.fetch(fingerprint, weights=True) for fingerprint in ranked)
     best = next((folder for folder in folders if (folder / WEIGHTS).is_file()), None)
     if best is None:
         raise ValueError(f"trial={trial}; must be of a sweep whose weights are in {root.trials}")

@@ -112,15 +112,16 @@ class Root:
             raise ValueError(f"trial={fingerprint}; must lie in {self.path}: {folder} is a link")
         return folder
 
-    def fetch(self, fingerprint: str, *, to_train: bool = False) -> Path:
-        """Return a trial's folder, with what other hosts have put there.
-
-        `to_train` is for who holds the trial: nothing else stays there.
-        """
+    def fetch(self, fingerprint: str, *, weights: bool = False) -> Path:
+        """Return a trial's folder with its record, journal, outcome and, if asked for, weights."""
         return self.trial_folder(fingerprint)
 
-    def share(self, fingerprint: str, *, patience_s: float = 0.0) -> None:
-        """Let other hosts have what is in a trial's folder.
+    def fetch_to_train(self, fingerprint: str) -> Path:
+        """Return a trial's folder with all that training goes on from, for who holds the trial."""
+        return self.trial_folder(fingerprint)
+
+    def share(self, fingerprint: str, *, only: str | None = None, patience_s: float = 0.0) -> None:
+        """Let other hosts have what is in a trial's folder, or one file of it.
 
         Raises StoreAway having tried for so long.
         """
@@ -193,7 +194,7 @@ class Root:
         path = self.trial_folder(record.fingerprint) / OUTCOME_FILE
         try:
             replace_whole(path, lambda file: file.write(text.encode()))
-            self.share(record.fingerprint)
+            self.share(record.fingerprint, only=OUTCOME_FILE)
         except OSError as error:
             logger.warning("%s is not written, other sweeps will train it again: %s", path, error)
 

@@ -126,7 +126,7 @@ def _train(
 ) -> dict[str, Any]:
     here = describe_environment(resolve_device(config.device))
     tune.report({"started": here})
-    folder = root.fetch(name, to_train=True)
+    folder = root.fetch_to_train(name)
     checkpoint, rows = find_usable(folder, fingerprint=name) or (None, [])
 
     def report(row: Row) -> None:

@@ -80,7 +80,7 @@ def test_who_trains_has_what_the_store_has_and_nothing_else(host):
     write(one, journal="rows")
     one.share(NAME)
     write(other, journal="newer rows that were never shared", stray="x")
-    assert contents(other.fetch(NAME, to_train=True)) == {"journal.txt": "rows"}
+    assert contents(other.fetch_to_train(NAME)) == {"journal.txt": "rows"}
 
 
 def test_a_trial_that_trains_on_this_host_is_not_fetched_under_it(host):
@@ -173,3 +173,25 @@ def test_what_a_store_that_is_away_was_not_given_it_gets_later(host, store):
     store.with_name("away").rename(store)
     one.share(NAME, patience_s=1)
     assert contents(store / "trials" / NAME) == {"journal.txt": "rows"}
+
+
+def test_checkpoints_are_for_who_trains_and_weights_for_who_asks(host):
+    one, other = host("one"), host("other")
+    folder = write(one, journal="rows")
+    for name in (LAST, BEST):
+        (folder / name).write_text(name)
+    one.share(NAME)
+    assert contents(other.fetch(NAME)).keys() == {"journal.txt"}
+    assert contents(other.fetch(NAME, weights=True)).keys() == {"journal.txt", BEST}
+    assert contents(other.fetch_to_train(NAME)).keys() == {"journal.txt", BEST, LAST}
+
+
+def test_an_outcome_overwrites_nothing_that_another_host_has_shared_since(host, store):
+    one, other = host("one"), host("other")
+    write(one, weights="of step 10")
+    one.share(NAME)
+    other.fetch_to_train(NAME)
+    write(other, weights="of step 20")
+    other.share(NAME)
+    one.keep_outcome(TrialRecord(fingerprint=NAME, outcome="finished"), study="lr")
+    assert (store / "trials" / NAME / "weights.txt").read_text() == "of step 20"
