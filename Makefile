@@ -1,7 +1,7 @@
 # Two commands: `make sweep` and `make test`. Both set up .venv first, from the lock.
 #
 #   make sweep [DATA=~/music] [TRIALS=32] [MAX_STEPS=1000] [DRY_RUN=1]
-#   make test [ARGS="-k damage"]   two tests at a time; ARGS=-n0 one after the other
+#   make test [ARGS="-k damage"]   two files at a time; ARGS=-n0 one
 #   make chaos     faults, injected for up to half an hour (docs/durability.md)
 #   make check     ruff and mypy
 #   make lock      resolve requirements.lock anew
@@ -35,9 +35,9 @@ sweep: $(READY)
 		--relative-to $(call quoted,$(CURDIR)) --unshift-command $(BIN)/unshift \
 		--again-command $(call quoted,$(again) TRIALS={trials})
 
-# One thread to each of two workers: tiny tensors gain nothing from more.
+# Two workers, a file to each at a time, one thread each: tiny tensors gain nothing from more.
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 chaos: $(READY)
 	$(BIN)/python -m pytest -m chaos -s $(ARGS)

@@ -1,5 +1,5 @@
 """What all tests share: the project's environment variables, small recordings and configurations,
-and one Ray head."""
+and a Ray head."""
 
 import contextlib
 import secrets
@@ -19,19 +19,12 @@ from trainer.data import open_data
 
 environment.apply()
 
-HEAD = "local_head"
-
 
 def pytest_collection_modifyitems(items):
-    """Give each file to one worker of pytest-xdist, and all that needs the Ray head to the same.
-
-    What takes longest comes first: a long file at the end would leave the other worker idle.
-    """
+    """Let the files that take longest come first: at the end, one of two workers would be idle."""
+    sweeps = {item.path for item in items if "local_head" in item.fixturenames}
     slow = {item.path for item in items if item.get_closest_marker("slow")}
-    for item in items:
-        group = HEAD if HEAD in item.fixturenames else item.nodeid.partition("::")[0]
-        item.add_marker(pytest.mark.xdist_group(group))
-    items.sort(key=lambda item: (HEAD not in item.fixturenames, item.path not in slow))
+    items.sort(key=lambda item: (item.path not in sweeps, item.path not in slow))
 
 
 @pytest.fixture
@@ -118,7 +111,7 @@ def planted_secrets() -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def local_head(planted_secrets: dict[str, str]) -> Iterator[LocalHead]:
-    """Start one Ray head of two CPUs for every test that needs one."""
+    """Start one Ray head of two CPUs for all tests of a worker that need one."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_USERNAME", "somebody")
         for name, value in planted_secrets.items():

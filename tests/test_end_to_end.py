@@ -270,7 +270,7 @@ def test_an_interrupted_sweep_goes_on_where_it_was(local_head, music, tmp_path):
         recordings=music,
         environment=local_head.client_environment,
         trials=1,
-        steps=400,  # long enough to be caught in the middle
+        steps=200,  # long enough to be caught in the middle
     )
     driver = sweep.start()
     wait_until(lambda: list(sweep.storage.glob("trials/*/last.pt")), seconds=120)
@@ -280,14 +280,14 @@ def test_an_interrupted_sweep_goes_on_where_it_was(local_head, music, tmp_path):
     assert "model in MLflow" not in sweep.printed()
     (journal,) = sweep.storage.glob("trials/*/metrics.jsonl")
     before = journal.read_text()
-    assert 0 < len(before.splitlines()) < 16
+    assert 0 < len(before.splitlines()) < 8
     again = sweep.run()
     assert "finished" in again
     assert "is a model in MLflow: models:/lr_momentum@best" in again
     assert "Traceback" not in again
     rows = [json.loads(line) for line in journal.read_text().splitlines()]
     assert journal.read_text().startswith(before)
-    assert [row["step"] for row in rows] == list(range(25, 401, 25))
+    assert [row["step"] for row in rows] == list(range(25, 201, 25))
     rerun = unshift("rerun", "best:lr_momentum", "--storage", sweep.storage)
     assert rerun.returncode == 0, rerun.stdout
 

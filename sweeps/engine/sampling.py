@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import scipy  # its parts load when first used: known points need none of them
 from optuna.distributions import (
     BaseDistribution,
     CategoricalDistribution,
@@ -19,7 +20,6 @@ from optuna.distributions import (
 from optuna.samplers import BaseSampler, TPESampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
-from scipy.stats import qmc
 
 _MOST_DIMENSIONS = 64
 
@@ -90,7 +90,7 @@ def from_unit_interval(u: float, distribution: BaseDistribution) -> Any:
 
 @functools.lru_cache(maxsize=1)
 def _halton_point(seed: int, number: int) -> Sequence[float]:
-    sequence = qmc.Halton(d=_MOST_DIMENSIONS, scramble=True, rng=seed)
+    sequence = scipy.stats.qmc.Halton(d=_MOST_DIMENSIONS, scramble=True, rng=seed)
     sequence.fast_forward(number)
     point: Sequence[float] = sequence.random(1)[0].tolist()
     return point
