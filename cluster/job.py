@@ -68,22 +68,26 @@ def queue(
     job: str,
     entrypoint: Sequence[str],
     *,
-    package: Package,
-    variables: Mapping[str, str],
-    resources: Mapping[str, float] | None = None,
+    package: Package | None = None,
+    variables: Mapping[str, str] | None = None,
+    host: str | None = None,
 ) -> None:
-    """Upload a package and queue a job that runs an entrypoint in a copy of it.
+    """Upload a package and queue a job that runs an entrypoint in a copy of it, on a host or
+    the head.
 
     The variables are shown by the dashboard: no secret goes through them. Raises ClusterFailed
     where Ray refuses.
     """
+    environment: dict[str, Any] = {"env_vars": dict(variables or {})}
+    if package is not None:
+        environment["working_dir"] = _upload(dashboard, package)
     request: dict[str, Any] = {
         "submission_id": job,
         "entrypoint": shlex.join(entrypoint),
-        "runtime_env": {"working_dir": _upload(dashboard, package), "env_vars": dict(variables)},
+        "runtime_env": environment,
     }
-    if resources:
-        request["entrypoint_resources"] = dict(resources)
+    if host is not None:
+        request["entrypoint_resources"] = {f"node:{host}": 0.001}
     dashboard.ask("/api/jobs/", method="POST", content=request)
 
 
@@ -100,8 +104,12 @@ def follow(
     A dashboard that does not answer is asked again; `check` may raise.
     """
     deadline = time.monotonic() + timeout_s
+    is_away = False
     while True:
         details = dashboard.request(f"/api/jobs/{job}") or {}
+        if not details and not is_away:
+            logger.warning("%s does not answer; the job may go on: asking again", dashboard.url)
+        is_away = not details
         if details.get("status") in ENDED:
             log.finish()  # after the question: what an ended job wrote is complete
             return details

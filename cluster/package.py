@@ -25,10 +25,11 @@ NAMED = 3
 
 DEFAULT_EXCLUDES = ".git,.venv,venv,__pycache__"
 """Ray's."""
-_RECORDINGS = ("wav", "flac", "ogg", "opus", "mp3", "aiff", "aif")
+RECORDINGS = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif")
+"""What a recording's name ends with, in either case."""
 NEVER_SENT = (
     ".git",
-    *("*." + "".join(f"[{c}{c.upper()}]" for c in ending) for ending in _RECORDINGS),
+    *("*." + "".join(f"[{c}{c.upper()}]" for c in ending[1:]) for ending in RECORDINGS),
 )
 """Patterns of what stays here, whatever Ray's settings are: history, and recordings."""
 
@@ -81,7 +82,8 @@ def pack(folder: Path) -> Package:
     defaults = os.environ.get("RAY_OVERRIDE_RUNTIME_ENV_DEFAULT_EXCLUDES", DEFAULT_EXCLUDES)
     patterns = [part.strip() for part in defaults.split(",") if part.strip()]
     found = _travel(folder, [_rule(folder, [*patterns, *NEVER_SENT])])
-    files = {path.relative_to(folder): path.stat().st_size for path in found if path != folder}
+    sizes = ((path, path.stat().st_size if path.is_file() else 0) for path in found)
+    files = {path.relative_to(folder): size for path, size in sizes if path != folder}
     return Package(folder=folder, files=files)
 
 
