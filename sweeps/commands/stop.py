@@ -28,4 +28,5 @@ def stop(job: str | None, address: str | None, now: bool) -> None:
         if now:
             stop_now(dashboard, name)
         click.echo(f"{name} {'is killed' if now else ask_to_stop(dashboard, details)}", err=True)
-        click.echo(f"{name} has {wait_for_end(dashboard, name)['status'].lower()}", err=True)
+        ending = wait_for_end(dashboard, name)
+        click.echo(f"{name} has ended: {ending['status'].lower()}", err=True)
