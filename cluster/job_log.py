@@ -13,7 +13,6 @@ from urllib.parse import urlencode
 from cluster.dashboard import Dashboard
 
 SECONDS_BETWEEN_LINES = 0.5
-_SECONDS_BETWEEN_TRIES = 1.0
 _SILENCE_S = 60.0
 """A stream that says nothing for so long is opened anew: a tunnel may be gone unnoticed."""
 _PIECE_BYTES = 65536
@@ -91,8 +90,16 @@ class FileLog:
 class StreamLog:
     """A log on a node of a cluster, read by a thread, on and on over broken connections."""
 
-    def __init__(self, dashboard: Dashboard, job: str, output: JobOutput) -> None:
+    def __init__(
+        self,
+        dashboard: Dashboard,
+        job: str,
+        output: JobOutput,
+        *,
+        seconds_between_tries: float = 1.0,
+    ) -> None:
         self.output = output
+        self._seconds_between_tries = seconds_between_tries
         self._dashboard = dashboard
         self._job = job
         self._node = ""
@@ -125,7 +132,7 @@ class StreamLog:
             with suppress(OSError, HTTPException):
                 if self._find_node():
                     self._read_stream()
-            time.sleep(_SECONDS_BETWEEN_TRIES)
+            time.sleep(self._seconds_between_tries)
 
     def _read_stream(self) -> None:
         """Read until the connection ends, leaving out what was read over an earlier one."""

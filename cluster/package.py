@@ -53,6 +53,11 @@ class Package:
         """Return whether a file goes along, by its absolute path."""
         return path.is_relative_to(self.folder) and path.relative_to(self.folder) in self.files
 
+    def of_code(self) -> "Package":
+        """Return the Python files of it alone."""
+        code = {path: size for path, size in self.files.items() if path.suffix == ".py"}
+        return Package(folder=self.folder, files=code)
+
     def name_largest(self) -> str:
         """Return the largest entries of the folder, and the largest file of each."""
         sizes: Counter[str] = Counter()

@@ -170,7 +170,9 @@ def _ask(
     for job, (host, options) in questions.items():
         command = ["python", "-m", "sweeps.engine.readiness", *pins, *options]
         command += ["--", submission.script.as_posix(), *submission.arguments]
-        queue(dashboard, job, command, package=submission.package, host=host)
+        # Others import no script of the user's, who may have put much beside it.
+        package = submission.package if host is None else submission.package.of_code()
+        queue(dashboard, job, command, package=package, host=host)
     faults: dict[str, None] = {}
     for job, (host, _) in questions.items():
         answer = collect(dashboard, job)

@@ -50,12 +50,10 @@ def head() -> Iterator[Dashboard]:
         server.shutdown()
 
 
-def test_a_log_over_broken_connections_has_each_letter_once(
-    head: Dashboard, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("cluster.job_log._SECONDS_BETWEEN_TRIES", 0.01)
+def test_a_log_over_broken_connections_has_each_letter_once(head: Dashboard) -> None:
     seen: list[str] = []
-    log = StreamLog(head, "j", JobOutput("j", write=seen.append))
+    output = JobOutput("j", write=seen.append)
+    log = StreamLog(head, "j", output, seconds_between_tries=0.01)
     while "two é" not in "".join(seen):
         log.pass_on()
     log.finish()

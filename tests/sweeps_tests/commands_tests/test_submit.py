@@ -79,7 +79,7 @@ def test_a_sweep_is_left_followed_stopped_and_gone_on_with(client, local_head, a
     assert f"{job} goes on; unshift attach {job} follows it again, unshift stop {job}" in notes
     assert states(local_head)[job] == "RUNNING"
 
-    status, line, _ = client.run_until("lr=2.00e-03", "attach")  # the only one
+    status, line, _ = client.run_until("momentum=", "attach")  # the only one
     assert (status, line.split()[0]) == (130, "1")
 
     status, _, notes = client.run("stop", job)
