@@ -3,7 +3,7 @@
 import ast
 import re
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
@@ -163,7 +163,7 @@ def _check_gpus(arguments: Sequence[str], nodes: Sequence[Node]) -> list[str]:
 def _ask(
     submission: Submission,
     dashboard: Dashboard,
-    questions: dict[str, tuple[str | None, list[str]]],
+    questions: Mapping[str, tuple[str | None, list[str]]],
 ) -> list[str]:
     """Ask nodes, all at the same time, by small jobs of these names, on these hosts."""
     pins = [f"--expect={name}=={wanted}" for name, wanted in read_pins(submission.folder).items()]
