@@ -11,13 +11,21 @@ def commit_of(folder: Path) -> str:
 
     Without git, or outside a checkout, the commit is `unknown`.
     """
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(folder), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
     try:
-        changes = "+changes" if git("status", "--porcelain") else ""
-        return git("rev-parse", "HEAD") + changes
+        changes = "+changes" if _git(folder, "status", "--porcelain") else ""
+        return _git(folder, "rev-parse", "HEAD") + changes
     except (OSError, subprocess.CalledProcessError):
         return UNKNOWN
+
+
+def count_changes(folder: Path) -> int:
+    """Return how many files differ from the commit, or are new; 0 outside a git checkout."""
+    try:
+        return len(_git(folder, "status", "--porcelain").splitlines())
+    except (OSError, subprocess.CalledProcessError):
+        return 0
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(folder), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()

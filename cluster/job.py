@@ -1,25 +1,25 @@
-"""A sweep script as a job of a local head: handed over, followed, stopped in good order."""
+"""A sweep script as a job of a Ray cluster: handed over, followed, on a local head stopped too."""
 
-import codecs
-import json
 import logging
 import os
-import subprocess
+import shlex
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from cluster.commit import UNKNOWN, commit_of
+from cluster.dashboard import Dashboard
+from cluster.job_log import FileLog, JobLog, JobOutput
 from cluster.local import JOB_STOP_WAIT_S, LocalHead
-from cluster.ray_cli import ClusterFailed, own_environment, ray_command, tail
+from cluster.package import Package, pack, upload_name
 
 INTERRUPTED = 130
 """The exit status of a job that a signal to the launcher ended."""
 STOP_TIMEOUT_S = 40.0
+ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 
 logger = logging.getLogger(__name__)
 
@@ -38,116 +38,124 @@ def submit(
     KeyboardInterrupt stops the job, waits for its last words and returns INTERRUPTED; a second one
     is raised. ClusterFailed where Ray refuses the job.
     """
-    job = f"{Path(script).stem}-{uuid.uuid4().hex[:8]}"
-    output = _JobOutput(head.log_of(job), job=job, write=write)
+    job = name_job(script)
+    log = FileLog(head.log_of(job), JobOutput(job, write=write))
     try:
-        _hand_over(head, job, ["python", script, *arguments], working_dir=working_dir)
-        ending = _follow(head, job, output)
+        queue(
+            head.dashboard,
+            job,
+            ["python", script, *arguments],
+            package=pack(working_dir),
+            variables=_local_variables() | commit_variable(working_dir),
+        )
+        ending = follow(head.dashboard, job, log, check=head.check_alive)
     except KeyboardInterrupt:
         logger.warning("Stopping the job, in up to %d s (Ctrl-C: at once) ...", JOB_STOP_WAIT_S)
         # What `ray job stop` does, without the seconds that its imports take.
         if head.request(f"/api/jobs/{job}/stop", method="POST"):
-            _follow(head, job, output, timeout_s=STOP_TIMEOUT_S)
+            follow(head.dashboard, job, log, check=head.check_alive, timeout_s=STOP_TIMEOUT_S)
         return INTERRUPTED
+    return conclude(ending, log.output)
+
+
+def name_job(script: str) -> str:
+    """Return a new name for a job of a script."""
+    return f"{Path(script).stem}-{uuid.uuid4().hex[:8]}"
+
+
+def queue(
+    dashboard: Dashboard,
+    job: str,
+    entrypoint: Sequence[str],
+    *,
+    package: Package | None = None,
+    variables: Mapping[str, str] | None = None,
+    host: str | None = None,
+) -> None:
+    """Upload a package and queue a job that runs an entrypoint in a copy of it, on a host or
+    the head.
+
+    The variables are shown by the dashboard: no secret goes through them. Raises ClusterFailed
+    where Ray refuses.
+    """
+    environment: dict[str, Any] = {"env_vars": dict(variables or {})}
+    if package is not None:
+        environment["working_dir"] = _upload(dashboard, package)
+    request: dict[str, Any] = {
+        "submission_id": job,
+        "entrypoint": shlex.join(entrypoint),
+        "runtime_env": environment,
+    }
+    if host is not None:
+        request["entrypoint_resources"] = {f"node:{host}": 0.001}
+    dashboard.ask("/api/jobs/", method="POST", content=request)
+
+
+def follow(
+    dashboard: Dashboard,
+    job: str,
+    log: JobLog,
+    *,
+    check: Callable[[], object] = lambda: None,
+    timeout_s: float = float("inf"),
+) -> dict[str, Any]:
+    """Pass the job's output on until it has ended, and return Ray's last word on it.
+
+    A dashboard that does not answer is asked again; `check` may raise.
+    """
+    deadline = time.monotonic() + timeout_s
+    is_away = False
+    while True:
+        details = dashboard.request(f"/api/jobs/{job}") or {}
+        if not details and not is_away:
+            logger.warning("%s does not answer; the job may go on: asking again", dashboard.url)
+        is_away = not details
+        if details.get("status") in ENDED:
+            log.finish()  # after the question: what an ended job wrote is complete
+            return details
+        for _ in range(5):
+            log.pass_on()
+            time.sleep(0.1)
+        if time.monotonic() > deadline:
+            return details
+        check()
+
+
+def conclude(ending: Mapping[str, Any], output: JobOutput) -> int:
+    """Return a job's exit status; of one that died in silence, tell what Ray says."""
     status = _exit_status(ending)
     if status and not output.has_begun:
         output.say(f"{ending.get('message') or 'the job was stopped'}\n")
     return status
 
 
-def _hand_over(head: LocalHead, job: str, entrypoint: list[str], *, working_dir: Path) -> None:
-    command = [
-        *(ray_command(), "job", "submit", "--address", head.dashboard_url, "--submission-id", job),
-        *("--working-dir", str(working_dir), "--runtime-env-json", _runtime_env(working_dir)),
-        # Followed by us: `ray job submit` shows a line up to 3 s late, and ends 5 s after the job.
-        *("--no-wait", "--", *entrypoint),
-    ]
-    client = subprocess.run(
-        command,
-        env=_job_client_environment(head),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        start_new_session=True,
-        check=False,
-    )
-    if client.returncode:
-        raise ClusterFailed(f"Ray did not take the job; it said:\n{tail(client.stdout)}")
+def commit_variable(working_dir: Path) -> dict[str, str]:
+    """Return the variable by which a job knows its commit."""
+    commit = commit_of(working_dir)
+    return {} if commit == UNKNOWN else {"UNSHIFT_COMMIT": commit}
 
 
-def _follow(
-    head: LocalHead, job: str, output: "_JobOutput", *, timeout_s: float = float("inf")
-) -> dict[str, Any]:
-    """Pass the job's output on until it has ended, and return Ray's last word on it."""
-    deadline = time.monotonic() + timeout_s
-    while True:
-        details = head.request(f"/api/jobs/{job}") or {}
-        for _ in range(5):
-            output.pass_on()  # after the question: what an ended job wrote is complete
-            if details.get("status") in ("SUCCEEDED", "FAILED", "STOPPED"):
-                return details
-            time.sleep(0.1)
-        if time.monotonic() > deadline:
-            return details
-        head.check_alive()
+def _upload(dashboard: Dashboard, package: Package) -> str:
+    name = upload_name()
+    with tempfile.TemporaryFile() as file:
+        package.write_to(file)
+        file.seek(0)
+        dashboard.ask(f"/api/packages/gcs/{name}", method="PUT", content=file.read())
+    return f"gcs://{name}"
 
 
-def _exit_status(details: dict[str, Any]) -> int:
+def _exit_status(details: Mapping[str, Any]) -> int:
     if details["status"] == "SUCCEEDED":
         return 0
     code = int(details.get("driver_exit_code") or 1)
     return code if code > 0 else 128 - code  # ended by a signal, as a shell tells it
 
 
-class _JobOutput:
-    """What a job has printed, from Ray's log of it, which has a few lines of Ray's on top."""
-
-    def __init__(self, path: Path, *, job: str, write: Callable[[str], object]) -> None:
-        self._path = path
-        self._write = write
-        self._opening = f"Running entrypoint for job {job}: ".encode()
-        self._decode = codecs.getincrementaldecoder("utf-8")(errors="replace").decode
-        self._offset = 0
-        self._is_open = False
-        self.has_begun = False
-
-    def pass_on(self) -> None:
-        """Hand on what has been added to the log since the last call."""
-        if not self._path.exists():
-            return
-        with self._path.open("rb") as log:
-            log.seek(self._offset)
-            while not self._is_open and (line := log.readline()).endswith(b"\n"):
-                self._is_open = line.startswith(self._opening)
-                self._offset = log.tell()
-            added = log.read() if self._is_open else b""
-        self._offset += len(added)
-        if added:
-            self.has_begun = True
-            self.say(self._decode(added))
-
-    def say(self, text: str) -> None:
-        """Write text; a closed terminal or pipe is no reason to lose a sweep."""
-        with suppress(OSError):
-            self._write(text)
-
-
-def _job_client_environment(head: LocalHead) -> dict[str, str]:
-    variables = own_environment() | head.client_environment
-    del variables["RAY_ADDRESS"]
-    variables["NO_PROXY"] = variables["no_proxy"] = "127.0.0.1"
-    return variables
-
-
-def _runtime_env(working_dir: Path) -> str:
-    """Return Ray's runtime environment of a job as JSON: its commit, and where it may write."""
+def _local_variables() -> dict[str, str]:
+    """Return where a job on this machine may write."""
     variables = {"TMPDIR": tempfile.gettempdir()}  # the head's own goes away with it
-    if (commit := commit_of(working_dir)) != UNKNOWN:
-        variables["UNSHIFT_COMMIT"] = commit
     if home := os.environ.get("UNSHIFT_HOME"):
         # The job runs in a copy of the folder, where a relative path would be thrown away.
         is_url = "://" in home
         variables["UNSHIFT_HOME"] = home if is_url else str(Path(home).expanduser().absolute())
-    return json.dumps({"env_vars": variables})
+    return variables

@@ -3,7 +3,6 @@
 Several live side by side on a machine. What is run on it is in job.py.
 """
 
-import json
 import os
 import secrets
 import shutil
@@ -12,13 +11,12 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
-import urllib.request
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from cluster.dashboard import Dashboard
 from cluster.processes import end_tree, signals_held, start_tree
 from cluster.ray_cli import ClusterFailed, own_environment, ray_command, tail
 
@@ -68,21 +66,14 @@ class LocalHead:
                 end_tree(self._process)
             shutil.rmtree(self._folder, ignore_errors=True)
 
+    @property
+    def dashboard(self) -> Dashboard:
+        """Return where jobs are queued."""
+        return Dashboard(self.dashboard_url, headers={"Authorization": f"Bearer {self._token}"})
+
     def request(self, path: str, *, method: str = "GET") -> dict[str, Any] | None:
         """Return the JSON with which the dashboard answers, None unless it is a success."""
-        request = urllib.request.Request(self.dashboard_url + path, method=method)
-        request.add_header("Authorization", f"Bearer {self._token}")
-        # A proxy from the user's environment cannot reach this machine's loopback.
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        try:
-            with opener.open(request, timeout=10) as answer:
-                content: dict[str, Any] = json.load(answer)
-                return content
-        except urllib.error.HTTPError as error:
-            error.close()
-        except OSError:
-            pass
-        return None
+        return self.dashboard.request(path, method=method)
 
     def log_of(self, job: str) -> Path:
         """Return the file into which Ray writes what a job prints."""

@@ -6,6 +6,7 @@ import click
 
 import cluster.environment
 from cluster.credentials import refuse_secrets
+from sweeps.commands.attach import attach
 from sweeps.commands.compare import compare
 from sweeps.commands.damage import damage
 from sweeps.commands.describe import describe
@@ -13,6 +14,8 @@ from sweeps.commands.export import export
 from sweeps.commands.leaderboard import leaderboard
 from sweeps.commands.rerun import rerun
 from sweeps.commands.restore import restore
+from sweeps.commands.stop import stop
+from sweeps.commands.submit import submit
 from sweeps.commands.sync import sync
 from sweeps.commands.ui import ui
 from trainer.command_line import run_command
@@ -23,7 +26,8 @@ def commands() -> None:
     """Look at sweeps, and use their trials. `make sweep` starts one."""
 
 
-for command in (compare, damage, describe, export, leaderboard, rerun, restore, sync, ui):
+_MINE = (attach, compare, damage, describe, export, leaderboard, rerun, restore, stop, submit)
+for command in (*_MINE, sync, ui):
     commands.add_command(command)
 
 

@@ -16,6 +16,11 @@ device_option = click.option(
 force_option = click.option("--force", is_flag=True, help="Replace what exists.")
 study_option = click.option("--study-storage", help="Database URL of the Optuna study.")
 tracking_option = click.option("--tracking-uri", help="MLflow's store or server.")
+address_option = click.option(
+    "--address",
+    metavar="URL",
+    help="The cluster's dashboard; else RAY_API_SERVER_ADDRESS, RAY_ADDRESS, this machine's.",
+)
 
 
 def places_options(function: _Function) -> _Function:
