@@ -38,5 +38,5 @@ def collect(dashboard: Dashboard, job: str) -> Answer:
                 f"{job} has not run within {PATIENCE_S:.0f} s: {details.get('message')}"
             )
         time.sleep(_SECONDS_BETWEEN_LOOKS)
-    logs = dashboard.request(f"/api/jobs/{job}/logs") or {}
-    return Answer(status=details["status"], text=logs.get("logs") or details.get("message") or "")
+    logs = dashboard.ask(f"/api/jobs/{job}/logs")["logs"]
+    return Answer(status=details["status"], text=logs or details.get("message") or "")
