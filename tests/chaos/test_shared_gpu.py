@@ -10,9 +10,11 @@ pytestmark = pytest.mark.timeout(600)
 
 @pytest.fixture(scope="module")
 def gpu_head():
-    """A Ray head that believes to have a GPU."""
-    with LocalHead(num_cpus=2, num_gpus=1) as head:
-        yield head
+    """A Ray head that believes to have a GPU, and where nobody has said how many threads to use."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("OMP_NUM_THREADS", raising=False)
+        with LocalHead(num_cpus=2, num_gpus=1) as head:
+            yield head
 
 
 @pytest.fixture
@@ -54,4 +56,6 @@ def test_trials_share_a_gpu_and_go_on_with_more_of_it_once_they_outgrow_their_sh
         "readings-0.002": steps,  # each step once: it went on from its checkpoint
         "readings-0.003": steps,
     }
+    threads = [path.read_text() for path in (tmp_path / "meeting").glob("threads-*")]
+    assert threads == ["1 1\n"] * 3  # of OpenMP and of torch: as many as each has CPUs
     print(f"reports a trial {[len(of) for of in readings.values()]}, two trials placed again")

@@ -30,6 +30,8 @@ def read_peak(row):
     rate, number = row["lr"], row["step"] // 3
     with (meeting / f"readings-{rate:g}").open("a") as file:
         file.write(f"{row['step']}\n")
+    told = f"{os.environ.get('OMP_NUM_THREADS')} {torch.get_num_threads()}\n"
+    (meeting / f"threads-{rate:g}").write_text(told)
     if number == 1 and rate in (FIRST, HUNGRY):
         wait_for(FIRST, HUNGRY)
     if rate == UNLUCKY and number == 3 and not (meeting / "has run out").exists():
