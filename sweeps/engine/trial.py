@@ -96,9 +96,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or said
 
 
-def _run_alone(
-    assignment: dict[str, Any], context: TrialContext, share: Share
-) -> dict[str, Any]:
+def _run_alone(assignment: dict[str, Any], context: TrialContext, share: Share) -> dict[str, Any]:
     root = open_patiently(context.storage)
     should_stop = _StopAsked(root, context.sweep)
     name = assignment["fingerprint"]

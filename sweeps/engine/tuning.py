@@ -92,9 +92,7 @@ def run_trials(setting: Setting, study: Study, *, show: Callable[[str], None]) -
     )
     recorder.catch_up(sweep_study.settled())
     with _stop_on_signal(setting, show=show) as stop:
-        searcher = StudySearcher(
-            sweep_study, recorder, placer, is_stopping=stop.is_set
-        )
+        searcher = StudySearcher(sweep_study, recorder, placer, is_stopping=stop.is_set)
         try:
             _tune(setting, searcher, stopper, recorder)
             recorder.leave_open()

@@ -8,7 +8,7 @@ GB = 10**9
 
 
 def machines(*nodes):
-    """Return machines of (CPUs, GPUs, GB of a GPU, GB of memory) each; without any, one of two CPUs."""
+    """Return machines of (CPUs, GPUs, GB of a GPU, GB of memory) each; else one of two CPUs."""
     return Machines(
         nodes=tuple(
             Node(cpus=cpus, gpus=gpus, gpu_bytes=int(gpu_gb * GB), memory_bytes=int(memory_gb * GB))
