@@ -33,8 +33,9 @@ class LocalHead:
     process on this machine reach it; `dashboard_url` is where jobs are submitted.
     """
 
-    def __init__(self, *, num_cpus: int | None = None) -> None:
-        self._num_cpus = num_cpus
+    def __init__(self, *, num_cpus: int | None = None, num_gpus: int | None = None) -> None:
+        """Begin with so many CPUs and GPUs, whatever the machine has; None: what it has."""
+        self._resources = {"num-cpus": num_cpus, "num-gpus": num_gpus}
         self._process: subprocess.Popen[bytes] | None = None
         self.client_environment: dict[str, str] = {}
         self.dashboard_url = ""
@@ -99,8 +100,8 @@ class LocalHead:
             # One node needs no autoscaler; a sweep reports what its workers have to say. 2 s less.
             *("--no-monitor", "--include-log-monitor=false"),
         ]
-        if self._num_cpus is not None:
-            command.append(f"--num-cpus={self._num_cpus}")
+        given = {name: count for name, count in self._resources.items() if count is not None}
+        command += [f"--{name}={count}" for name, count in given.items()]
         variables = _head_environment() | self.client_environment
         variables["DASHBOARD_METRIC_PORT"] = str(metrics_port)
         variables["TMPDIR"] = str(self._folder)  # where the dashboard leaves folders behind

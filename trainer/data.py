@@ -27,7 +27,7 @@ from trainer.recordings import (
     find_recordings,
     write_atomically,
 )
-from trainer.sample_cache import Stored, find_stored, store
+from trainer.sample_cache import Stored, building, find_stored, store
 
 VALIDATION_SHARE = 0.15
 """Share of all possible content hashes whose recordings are held out."""
@@ -140,9 +140,14 @@ def _open_demo(cache: Path) -> _Library:
     names = {_demo_hash(name): name for name in DEMO_NAMES}
     stored = find_stored(cache, names)
     if stored is None:
-        synthesized = {_demo_hash(name): samples for name, samples in demo_recordings()}
-        stored = store(cache, sorted(synthesized.items()))
+        with building(cache):
+            stored = find_stored(cache, names) or _synthesize(cache)
     return _Library(stored=stored, names=names, found=len(names))
+
+
+def _synthesize(cache: Path) -> Stored:
+    synthesized = {_demo_hash(name): samples for name, samples in demo_recordings()}
+    return store(cache, sorted(synthesized.items()))
 
 
 def _demo_hash(name: str) -> str:
@@ -162,18 +167,30 @@ def _open_folder(path: str, cache: Path) -> _Library:
     files = {file.relative_to(folder).as_posix(): file for file in find_recordings(folder)}
     hashes, unreadable = _hash_contents(files, memo)
     names = {content_hash: name for name, content_hash in reversed(hashes.items())}
-    stored, lost = None, dict[str, str]()
-    if memo.verdicts.keys() >= names.keys():
-        stored = find_stored(cache, [key for key in names if memo.verdicts[key] is None])
+    lost: dict[str, str] = {}
+    stored = _find_decoded(cache, names, memo)
     if stored is None:
-        _log.info("decoding %d recordings of %s", len(names), folder)
-        paths = {content_hash: files[name] for content_hash, name in names.items()}
-        stored = store(cache, _decode_usable(paths, memo.verdicts, lost))
+        with building(cache):
+            memo.catch_up()
+            stored = _find_decoded(cache, names, memo)  # by who built it while this one waited
+            if stored is None:
+                _log.info("decoding %d recordings of %s", len(names), folder)
+                paths = {content_hash: files[name] for content_hash, name in names.items()}
+                stored = store(cache, _decode_usable(paths, memo.verdicts, lost))
+            memo.save()
     memo.save()
     reasons = memo.verdicts | lost
     unusable = {name: reason for name, key in hashes.items() if (reason := reasons[key])}
     skipped = tuple(sorted((unreadable | unusable).items()))
     return _Library(stored=stored, names=names, found=len(files), skipped=skipped)
+
+
+def _find_decoded(cache: Path, names: Mapping[str, str], memo: Memo) -> Stored | None:
+    """Return the recordings of these content hashes where it is known which are usable, and those
+    are in the cache."""
+    if not memo.verdicts.keys() >= names.keys():
+        return None
+    return find_stored(cache, [key for key in names if memo.verdicts[key] is None])
 
 
 def _hash_contents(files: Mapping[str, Path], memo: Memo) -> tuple[dict[str, str], dict[str, str]]:

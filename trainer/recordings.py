@@ -176,6 +176,12 @@ class Memo:
                 self._hashes[key] = hashlib.file_digest(stream, "sha256").hexdigest()
         return self._hashes[key]
 
+    def catch_up(self) -> None:
+        """Learn what other processes have found out since."""
+        hashes, verdicts = _read_memo(self._path)
+        self._hashes |= hashes
+        self.verdicts |= verdicts
+
     def save(self) -> None:
         """Write what was learnt, together with what other processes wrote in the meantime."""
         if self._saved == (self._hashes, self.verdicts):

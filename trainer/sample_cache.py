@@ -11,11 +11,12 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock
 
 from trainer.config import SAMPLE_RATE_HZ
 from trainer.recordings import PREPROCESSING_REVISION, Samples, write_atomically
@@ -82,6 +83,14 @@ def find_stored(cache: Path, content_hashes: Iterable[str]) -> Stored | None:
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None
     return stored if is_whole else None
+
+
+@contextlib.contextmanager
+def building(cache: Path) -> Iterator[None]:
+    """Keep other processes from decoding into this cache meanwhile: trials of one machine begin
+    together, and one of them decodes for all. The lock goes with its process."""
+    with FileLock(cache / "building.lock"):
+        yield
 
 
 def store(cache: Path, decoded: Iterable[tuple[str, Samples]]) -> Stored:

@@ -100,8 +100,8 @@ class DryRun:
 
     def _trials_on_one_device(self) -> int:
         placement = self.setting.placement
-        if placement.gpus:
-            return max(1, math.floor(1 / placement.gpus))
+        if placement.uses_gpus:
+            return max(1, math.floor(1 / placement.typical.gpus))
         hosts = {host for (host, _, _), _ in self.timings}
         return math.ceil(placement.slots / len(hosts))
 
@@ -131,10 +131,13 @@ def rehearse(setting: Setting) -> DryRun:
 
 def _time_trials(setting: Setting) -> list[tuple[Machine, Timing]]:
     placement = setting.placement
-    time_one = ray.remote(num_cpus=placement.cpus, num_gpus=placement.gpus)(_time_trial)
+    typical = placement.typical
+    time_one = ray.remote(
+        num_cpus=typical.cpus, num_gpus=typical.gpus, memory=typical.memory_bytes
+    )(_time_trial)
     count = min(placement.slots, _TIMED_AT_ONCE)
     try:
-        results = [time_one.remote(setting.base, placement.cpus) for _ in range(count)]
+        results = [time_one.remote(setting.base, typical.cpus) for _ in range(count)]
         timings: list[tuple[Machine, Timing]] = ray.get(results)
     except RayTaskError as error:
         reason = str(error.cause).strip().split("\n", 1)[0]

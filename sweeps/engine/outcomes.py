@@ -12,6 +12,9 @@ Outcome = Literal["finished", "stopped", "interrupted", "diverged", "out_of_memo
 
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 
+OUTGROWN = "outgrown"
+"""No outcome: the ending of a trial that goes on from its checkpoint on a larger share of a GPU."""
+
 INFEASIBLE: tuple[Outcome, ...] = ("diverged", "out_of_memory")
 """What the sampler must learn to stay away from."""
 

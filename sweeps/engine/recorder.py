@@ -14,8 +14,8 @@ import torch
 from ray import tune
 from ray.tune.experiment import Trial
 
-from sweeps.engine.disk import Disk
-from sweeps.engine.outcomes import TrialRecord
+from sweeps.engine.outcomes import OUTGROWN, TrialRecord
+from sweeps.engine.placer import Placer
 from sweeps.engine.root import Root
 from sweeps.engine.stopping import SweepStopper
 from sweeps.engine.study import Suggestion, SweepStudy
@@ -53,23 +53,30 @@ class Recorder(tune.Callback):
         watcher: Watcher,
         *,
         root: Root,
-        disk: Disk,
+        placer: Placer,
     ) -> None:
         self._study = study
         self._stopper = stopper
         self._tracking = tracking
         self._watcher = watcher
         self._root = root
-        self._disk = disk
+        self._placer = placer
         self._so_far: dict[str, TrialRecord] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """Return nothing: Tune pickles its parts to restore them, and a sweep never does."""
         return {}
 
+    @property
+    def has_open(self) -> bool:
+        """Whether a trial has begun and not ended: it may yet have to be placed again."""
+        return bool(self._so_far)
+
     def begin(self, suggestion: Suggestion) -> None:
-        """Open the books for a trial that is handed to Tune."""
+        """Open the books for a trial that is handed to Tune; they stay open if that comes again."""
         name = suggestion.fingerprint
+        if name in self._so_far:
+            return
         self._so_far[name] = TrialRecord(
             fingerprint=name,
             outcome="interrupted",
@@ -78,7 +85,6 @@ class Recorder(tune.Callback):
             parameters=_count_parameters(suggestion),
             restarts=self._study.restarts(name),
         )
-        self._disk.begin(name)
         self._tracking.start_trial(name, suggestion.fields, suggestion.record.to_text())
 
     def catch_up(self, records: Iterable[TrialRecord]) -> None:
@@ -96,6 +102,11 @@ class Recorder(tune.Callback):
             self.catch_up([record])
             self._watcher.ended(record)
 
+    def leave_open(self) -> None:
+        """Enter as interrupted the trials that wait to be placed again, as a sweep ends."""
+        for name in list(self._so_far):
+            self._settle(name, {"outcome": "interrupted"})
+
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
@@ -110,6 +121,8 @@ class Recorder(tune.Callback):
         if "waits_for" in result:
             logger.warning("trial %s is being trained by another sweep: waiting for it", name)
         if "row" in result:
+            if "peak_bytes" in result:  # not where a worker tells what is in the journal already
+                self._placer.note_peak(name, result["peak_bytes"])
             self._add_row(name, result["row"])
 
     def on_trial_complete(
@@ -118,6 +131,9 @@ class Recorder(tune.Callback):
         """Settle a trial that returned, or that the scheduler stopped."""
         name = trial.config["fingerprint"]
         ending = trial.last_result.get("ending")
+        if ending is not None and ending["outcome"] == OUTGROWN:
+            self._place_again(name, ending["needed_bytes"])
+            return
         if ending is None:
             was_stopped = self._stopper.stopped_at(name) is not None
             ending = {"outcome": "stopped" if was_stopped else "interrupted"}
@@ -142,6 +158,15 @@ class Recorder(tune.Callback):
     ) -> None:
         """Settle a trial whose worker died and was not to be revived."""
         self._settle(trial.config["fingerprint"], _error_of(trial).ending())
+
+    def _place_again(self, name: str, needed_bytes: int) -> None:
+        self._study.keep_need(name, needed_bytes)
+        request = self._placer.outgrow(name, needed_bytes)
+        logger.warning(
+            "trial %s goes on from its checkpoint with %g of a GPU: it outgrew its share",
+            name,
+            request.gpus,
+        )
 
     def _add_row(self, name: str, row: Row) -> None:
         step, value = int(row["step"]), float(row[METRIC])
@@ -174,7 +199,7 @@ class Recorder(tune.Callback):
         if record.outcome == "finished":
             record = self._keep_finished(record)
         self._study.settle(record)
-        self._disk.end(name)
+        self._placer.give_back(name)
         self._tracking.end_trial(
             record,
             config=self._root.read_record_text(name),

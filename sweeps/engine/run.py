@@ -13,6 +13,7 @@ from click.core import ParameterSource
 import cluster.environment
 from cluster.credentials import refuse_secrets
 from search_spaces.space import SearchSpace, Shared
+from sweeps.engine.gpu_memory import GpuMemory
 from sweeps.engine.options import SweepOptions, sweep_options
 from trainer.command_line import run_command
 
@@ -35,6 +36,8 @@ class Sweep:
     """What tables show of a trial, by column, from its varied fields; else the fields."""
     stops_early: bool = True
     """Whether ASHA stops weak trials; a comparison side by side lets all come to the end."""
+    gpu_memory: GpuMemory = GpuMemory()
+    """How memory of GPUs is read, where there are any."""
 
     def __post_init__(self) -> None:
         if (self.space is None) == (self.space_for is None):
@@ -85,7 +88,7 @@ def run_sweep(sweep: Sweep, options: SweepOptions, *, show: Callable[[str], None
     from sweeps.engine.tuning import connect, run_trials
 
     inputs = open_inputs(options)
-    with connect() as machines:
+    with connect(sweep.gpu_memory) as machines:
         setting = resolve(sweep, options, inputs, machines, show=show)
         if options.dry_run:
             show(str(rehearse(setting)))

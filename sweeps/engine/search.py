@@ -5,8 +5,9 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
+from sweeps.engine.placer import Placer
 from sweeps.engine.recorder import Recorder
-from sweeps.engine.study import SweepStudy
+from sweeps.engine.study import Suggestion, SweepStudy
 from trainer.config import METRIC
 
 
@@ -18,27 +19,47 @@ class StudySearcher(Searcher):
         self,
         study: SweepStudy,
         recorder: Recorder,
+        placer: Placer,
         *,
         is_stopping: Callable[[], bool],
-        has_room: Callable[[], bool],
     ) -> None:
         super().__init__(metric=METRIC, mode="min")
         self._study = study
         self._recorder = recorder
+        self._placer = placer
         self._is_stopping = is_stopping
-        self._has_room = has_room
+        self._held: Suggestion | None = None
+        """Proposed, and waiting for room on the machines."""
+        self._is_exhausted = False
 
     def suggest(self, trial_id: str) -> Any:
-        """Return the next trial's assignment, FINISHED when there are enough, or None while the
-        disk has no room for another: Tune asks again."""
-        if not self._is_stopping() and not self._has_room():
-            return None
-        suggestion = None if self._is_stopping() else self._study.next()
-        self._recorder.note_untrained(self._study.take_untrained())
-        if suggestion is None:
+        """Return the next trial's assignment, or None while disk or machines have no room for
+        another or a running one may come back to be placed again: Tune asks again. FINISHED when
+        there are enough."""
+        if self._is_stopping():
             return Searcher.FINISHED
+        suggestion = self._placer.outgrown or self._propose()
+        if suggestion is None:
+            return None if self._recorder.has_open else Searcher.FINISHED
+        request = self._placer.place(suggestion)
+        if request is None:
+            return None
+        if suggestion is self._held:
+            self._held = None
         self._recorder.begin(suggestion)
-        return {"fingerprint": suggestion.fingerprint, "fields": suggestion.config.to_fields()}
+        return {
+            "fingerprint": suggestion.fingerprint,
+            "fields": suggestion.config.to_fields(),
+            "resources": request.to_bundle(),
+            "share_bytes": self._placer.share_bytes(request),
+        }
+
+    def _propose(self) -> Suggestion | None:
+        if self._held is None and not self._is_exhausted:
+            self._held = self._study.next()
+            self._is_exhausted = self._held is None
+            self._recorder.note_untrained(self._study.take_untrained())
+        return self._held
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False

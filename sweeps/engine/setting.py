@@ -11,7 +11,7 @@ from filelock import Timeout
 from optuna.study import Study
 
 from search_spaces.space import SearchSpace, Shared
-from sweeps.engine.capacity import Capacity
+from sweeps.engine.capacity import Capacity, Needs
 from sweeps.engine.leaderboard import format_leaderboard, read_leaderboard
 from sweeps.engine.mlflow_runs import check_store
 from sweeps.engine.options import SweepOptions
@@ -49,12 +49,17 @@ class Setting:
 
     sweep: Sweep
     options: SweepOptions
-    placement: Placement
+    capacity: Capacity
     inputs: "Inputs"
     size: str
     fields: Mapping[str, object]
     """What all trials share where it is not the trainer's default. Unresolved, because a default
     may derive from what a trial varies."""
+
+    @property
+    def placement(self) -> Placement:
+        """Return what trials get of the machines."""
+        return self.capacity.placement
 
     @property
     def root(self) -> Root:
@@ -88,7 +93,7 @@ class Setting:
     @property
     def plan(self) -> SweepPlan:
         """Return what the study needs to know."""
-        capacity = self._capacity
+        capacity = self.capacity
         return SweepPlan(
             space=self.search_space.suggest,
             known_points=self.search_space.known_points,
@@ -100,6 +105,7 @@ class Setting:
             annotate=self.sweep.annotate,
             find_misfit=capacity.find_misfit,
             note_out_of_memory=capacity.note_out_of_memory,
+            note_peak=capacity.needs.note_peak,
             device=capacity.device,
         )
 
@@ -145,14 +151,6 @@ class Setting:
         next_steps = [f"  {typed:<{width}}  # {why}" for typed, why in steps]
         board = format_leaderboard(read_leaderboard(study))
         return "\n".join(["", board, "", "Next:", *next_steps])
-
-    @property
-    def _capacity(self) -> Capacity:
-        placement = self.placement
-        return Capacity(
-            bytes_per_trial=placement.bytes_per_trial,
-            is_gpu=placement.gpus > 0,
-        )
 
     def _make_facts(self) -> Facts:
         clips = ValidationSet.build(self.data, self.base.validation, torch.device("cpu"))
@@ -209,13 +207,17 @@ def resolve(
     size, why = options.size, "as asked"
     if size is None:
         size, why = default_size(has_gpu=machines.gpus > 0)
+    fields = _shared_fields(options, inputs, size)
+    needs = Needs(is_gpu=machines.gpus > 0 and options.gpus_per_trial != 0)
+    needed_bytes = needs.of(TrainConfig.from_fields(fields))
+    placement = place(options, machines, needed_bytes=needed_bytes)
     setting = Setting(
         sweep=sweep,
         options=options,
-        placement=place(options, machines),
+        capacity=Capacity(placement=placement, needs=needs),
         inputs=inputs,
         size=size,
-        fields=_shared_fields(options, inputs, size),
+        fields=fields,
     )
     show(_introduction(setting, why))
     absent = absent_terms(setting.base.loss)

@@ -32,6 +32,7 @@ DUPLICATES_UNTIL_EXHAUSTED = 20
 _RECORD, _FIELDS, _NOTES = "record", "fields", "notes"
 _FINGERPRINT, _DUPLICATE = "fingerprint", "duplicate_of"
 _STOP, _RESTARTS, _RAN_OUT_ON = "stopped_at", "restarts", "ran_out_of_memory_on"
+_OUTGREW_ON, _NEEDS = "outgrew_its_share_on", "needs_bytes"
 
 Space = Callable[[Trial], Mapping[str, object]]
 Fields = dict[str, Any]
@@ -77,6 +78,8 @@ class SweepPlan:
     """Why a trial cannot fit the machines there are; empty when it can."""
     note_out_of_memory: Callable[[TrainConfig], None] = lambda config: None
     """Told of each trial that ran out of memory on `device`: its like will not fit either."""
+    note_peak: Callable[[TrainConfig, int], None] = lambda config, peak_bytes: None
+    """Told what each trial took that outgrew its share of `device`."""
     device: str = ""
 
     def configure(self, fields: Mapping[str, object]) -> TrainConfig:
@@ -160,6 +163,11 @@ class SweepStudy:
         """Return how often a running trial's worker has died, under earlier drivers too."""
         return int(self._running[fingerprint].user_attrs.get(_RESTARTS, 0))
 
+    def keep_need(self, fingerprint: str, needed_bytes: int) -> None:
+        """Note what a running trial needs that outgrew its share, for this device's next driver."""
+        self._running[fingerprint].set_user_attr(_NEEDS, needed_bytes)
+        self._running[fingerprint].set_user_attr(_OUTGREW_ON, self._plan.device)
+
     def settle(self, record: TrialRecord) -> None:
         """Tell how a trained trial ended; an interrupted one stays open for the next driver."""
         if record.outcome == "out_of_memory":
@@ -204,6 +212,9 @@ class SweepStudy:
             record = None if known is None else TrialRecord.from_json(known)
             if frozen.user_attrs.get(_RAN_OUT_ON) == self._plan.device:
                 self._note_out_of_memory(frozen.user_attrs)
+            if frozen.user_attrs.get(_OUTGREW_ON) == self._plan.device:
+                config = self._plan.configure(frozen.user_attrs[_FIELDS])
+                self._plan.note_peak(config, frozen.user_attrs[_NEEDS])
             if frozen.state == TrialState.RUNNING and not (record and _is_ended(record)):
                 self._to_resume.append(frozen._trial_id)
             elif record is not None:

@@ -21,7 +21,10 @@ from ray import tune
 from ray.exceptions import RayError
 from ray.tune.trainable.function_trainable import FunctionTrainable, wrap_function
 
+from sweeps.engine.gpu_memory import GpuMemory
+from sweeps.engine.outcomes import OUTGROWN
 from sweeps.engine.root import STORE_PATIENCE_S, Root, StoreAway, open_patiently
+from sweeps.engine.share import Share
 from sweeps.engine.signals import EndRequest
 from trainer.checkpoint import find_usable
 from trainer.config import METRIC, TrainConfig
@@ -44,9 +47,8 @@ class TrialContext:
     """The root, as this host opens it too."""
     sweep: str
     """While it is asked to stop, trials checkpoint and end as interrupted."""
-    threads: int
-    """Of torch, on the CPUs that the trial was given."""
     commit: str
+    gpu_memory: GpuMemory = GpuMemory()
 
 
 def build_trainable(context: TrialContext) -> type[FunctionTrainable]:
@@ -65,9 +67,11 @@ def build_trainable(context: TrialContext) -> type[FunctionTrainable]:
 
 def run_trial(assignment: dict[str, Any], context: TrialContext) -> None:
     """Train one trial; the last report says how it ended. Resumes where a checkpoint is."""
-    torch.set_num_threads(context.threads)
+    torch.set_num_threads(int(assignment["resources"]["CPU"]))
+    share = Share(assignment["share_bytes"], context.gpu_memory)
     try:
-        ending = _run_alone(assignment, context)
+        share.fence()
+        ending = _run_alone(assignment, context, share)
     except RayError:
         raise
     except StoreAway as error:
@@ -75,7 +79,11 @@ def run_trial(assignment: dict[str, Any], context: TrialContext) -> None:
     except Exception as error:  # noqa: BLE001 - the trial boundary: recorded, not swallowed
         reason = f"{type(error).__name__}: {_first_line(error)}"
         outcome = "out_of_memory" if is_out_of_memory(error) else "failed"
+        if outcome == "out_of_memory":
+            share.note_out_of_memory()
         ending = {"outcome": outcome, "error": reason, "traceback": traceback.format_exc()}
+    if share.outgrown_bytes:
+        ending = {"outcome": OUTGROWN, "needed_bytes": share.outgrown_bytes}
     free_memory()
     if ending["outcome"] == "stopped":
         sys.exit(0)  # Tune's own way out of a function that it has ended: it takes no more reports
@@ -88,7 +96,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or said
 
 
-def _run_alone(assignment: dict[str, Any], context: TrialContext) -> dict[str, Any]:
+def _run_alone(assignment: dict[str, Any], context: TrialContext, share: Share) -> dict[str, Any]:
     root = open_patiently(context.storage)
     should_stop = _StopAsked(root, context.sweep)
     name = assignment["fingerprint"]
@@ -97,7 +105,9 @@ def _run_alone(assignment: dict[str, Any], context: TrialContext) -> dict[str, A
         if known is not None or not is_alone:
             return known or {"outcome": "interrupted", "error": "asked to stop"}
         config = TrainConfig.from_fields(assignment["fields"] | {"data.cache": str(root.cache)})
-        return _train(config, name, root, commit=context.commit, should_stop=should_stop)
+        return _train(
+            config, name, root, share=share, commit=context.commit, should_stop=should_stop
+        )
 
 
 @contextlib.contextmanager
@@ -122,7 +132,13 @@ def _alone(root: Root, name: str, should_stop: Callable[[], bool]) -> Iterator[b
 
 
 def _train(
-    config: TrainConfig, name: str, root: Root, *, commit: str, should_stop: Callable[[], bool]
+    config: TrainConfig,
+    name: str,
+    root: Root,
+    *,
+    share: Share,
+    commit: str,
+    should_stop: Callable[[], bool],
 ) -> dict[str, Any]:
     here = describe_environment(resolve_device(config.device))
     tune.report({"started": here})
@@ -131,7 +147,10 @@ def _train(
 
     def report(row: Row) -> None:
         _share(root, name)
-        _report(row)
+        peak_bytes = share.read(row)
+        _report(row, peak_bytes=peak_bytes)
+        if row["step"] < config.steps:
+            share.check(peak_bytes)
 
     try:
         for row in rows:  # a driver that died may have missed some; who has them takes them once
@@ -157,9 +176,9 @@ def _share(root: Root, name: str) -> None:
         logger.warning("trial %s trains on, and shares its files later: %s", name, error)
 
 
-def _report(row: Row) -> None:
+def _report(row: Row, **measured: int) -> None:
     try:
-        tune.report({"step": row["step"], METRIC: row[METRIC], "row": row})
+        tune.report({"step": row["step"], METRIC: row[METRIC], "row": row, **measured})
     except SystemExit as ended:  # how Tune tells a trial that the scheduler has stopped it
         raise StopTraining("stopped by the scheduler") from ended
 

@@ -3,16 +3,20 @@
 import contextlib
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import ray
 from optuna.study import Study
 from ray import tune
 from ray.tune.execution import class_cache
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from sweeps.engine.disk import Disk
+from sweeps.engine.gpu_memory import GpuMemory
 from sweeps.engine.outcomes import TrialRecord, rank
-from sweeps.engine.placement import Machines
+from sweeps.engine.placement import Machines, Node
+from sweeps.engine.placer import Placer
 from sweeps.engine.progress import ProgressTable
 from sweeps.engine.recorder import Recorder
 from sweeps.engine.search import StudySearcher
@@ -35,28 +39,36 @@ dashboard shows. A worker that writes to an object store has keys of its own mac
 
 
 @contextlib.contextmanager
-def connect() -> Iterator[Machines]:
+def connect(gpu_memory: GpuMemory) -> Iterator[Machines]:
     """Join the cluster that this job runs on, or start Ray within this process."""
     ray.init(log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
     try:
-        resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        gpus = resources.get("GPU", 0.0)
-        gpu_bytes = _ask_for_gpu_bytes() if gpus else 0
-        yield Machines(cpus=int(resources.get("CPU", 1)), gpus=gpus, gpu_bytes=gpu_bytes)
+        alive = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+        with_gpu = [node["NodeID"] for node in alive if node["Resources"].get("GPU")]
+        gpu_bytes = _ask_for_gpu_bytes(with_gpu, gpu_memory)
+        yield Machines(nodes=tuple(_describe(node, gpu_bytes) for node in alive))
     finally:
         ray.shutdown()
 
 
-def _ask_for_gpu_bytes() -> int:
-    """Return the memory of a GPU, seen by a worker: the driver may have none."""
+def _ask_for_gpu_bytes(node_ids: Sequence[str], gpu_memory: GpuMemory) -> dict[str, int]:
+    """Return the memory of a GPU by node, seen by a worker there: the driver may have none."""
+    ask = ray.remote(num_cpus=0, num_gpus=0.01)(gpu_memory.total_bytes)
+    asked = [
+        ask.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote()
+        for node in node_ids
+    ]
+    return dict(zip(node_ids, ray.get(asked), strict=True))
 
-    def total_bytes() -> int:
-        import torch
 
-        return torch.cuda.get_device_properties(0).total_memory
-
-    answer: int = ray.get(ray.remote(num_cpus=0, num_gpus=0.01)(total_bytes).remote())
-    return answer
+def _describe(node: Mapping[str, Any], gpu_bytes: Mapping[str, int]) -> Node:
+    resources = node["Resources"]
+    return Node(
+        cpus=int(resources.get("CPU", 0)),
+        gpus=resources.get("GPU", 0.0),
+        gpu_bytes=gpu_bytes.get(node["NodeID"], 0),
+        memory_bytes=int(resources.get("memory", 0)),
+    )
 
 
 def run_trials(setting: Setting, study: Study, *, show: Callable[[str], None]) -> bool:
@@ -69,22 +81,21 @@ def run_trials(setting: Setting, study: Study, *, show: Callable[[str], None]) -
     stopper = build_stopper(setting.base, stops_early=setting.sweep.stops_early)
     stopper.remember(sweep_study.curves(), stops=sweep_study.stops())
     tracking = _open_tracking(setting, study)
-    disk = _open_disk(setting)
+    placer = Placer(setting.capacity, _open_disk(setting))
     recorder = Recorder(
         sweep_study,
         stopper,
         tracking,
         watcher,
         root=setting.root,
-        disk=disk,
+        placer=placer,
     )
     recorder.catch_up(sweep_study.settled())
     with _stop_on_signal(setting, show=show) as stop:
-        searcher = StudySearcher(
-            sweep_study, recorder, is_stopping=stop.is_set, has_room=disk.has_room
-        )
+        searcher = StudySearcher(sweep_study, recorder, placer, is_stopping=stop.is_set)
         try:
             _tune(setting, searcher, stopper, recorder)
+            recorder.leave_open()
         finally:
             undelivered = tracking.close(rank(read_records(study)))
     if undelivered:
@@ -103,16 +114,16 @@ def _tune(
     stopper: SweepStopper,
     recorder: Recorder,
 ) -> None:
-    placement = setting.placement
     context = TrialContext(
         storage=setting.root.place,
         sweep=setting.lock_name,
-        threads=placement.cpus,
         commit=setting.options.commit,
+        gpu_memory=setting.sweep.gpu_memory,
     )
     trainable = tune.with_resources(
         build_trainable(context),
-        {"cpu": placement.cpus, "gpu": placement.gpus},
+        # Tune gives a worker to another trial only where both ask for the same.
+        lambda assignment: tune.PlacementGroupFactory([assignment["resources"]]),
     )
     class_cache.ENV_VARS_TO_PROPAGATE.difference_update(_SHOWN_BY_TUNE)
     # Tune's own state is of no use: the study is what a sweep goes on from.
@@ -122,8 +133,8 @@ def _tune(
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
                 scheduler=stopper,
-                num_samples=setting.options.trials,
-                max_concurrent_trials=placement.slots,
+                num_samples=-1,  # the searcher ends it: a trial placed again is a new one to Tune
+                max_concurrent_trials=setting.placement.most,
                 reuse_actors=True,
             ),
             run_config=tune.RunConfig(

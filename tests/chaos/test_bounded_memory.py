@@ -17,7 +17,9 @@ cluster.environment.apply()
 
 import psutil
 from tests_support.fake_sweep import plan
+from tests_support.machines import cpu_capacity
 from sweeps.engine.disk import Disk
+from sweeps.engine.placer import Placer
 from sweeps.engine.progress import ProgressTable
 from sweeps.engine.recorder import Recorder
 from sweeps.engine.search import StudySearcher
@@ -39,8 +41,9 @@ tracking = Tracking(tracked, on_run=lambda trial, run: keep_run_id(study, trial,
 stopper = SweepStopper(last_step=80, report_every=10)
 watcher = ProgressTable(1.5, show=lambda line: None)
 disk = Disk(root, keep_bytes=1e9, trial_bytes=10**6, standings=lambda: [])
-recorder = Recorder(sweep, stopper, tracking, watcher, root=root, disk=disk)
-searcher = StudySearcher(sweep, recorder, is_stopping=lambda: False, has_room=disk.has_room)
+placer = Placer(cpu_capacity(), disk)
+recorder = Recorder(sweep, stopper, tracking, watcher, root=root, placer=placer)
+searcher = StudySearcher(sweep, recorder, placer, is_stopping=lambda: False)
 process = psutil.Process()
 seen = {}
 for number in range(1, TRIALS + 1):
@@ -51,7 +54,7 @@ for number in range(1, TRIALS + 1):
         row = {"step": step, METRIC: 1.0 + number / TRIALS + 1 / step, "seconds": 1.0,
                "peak_memory_bytes": 10**9, "time_ms": 1000 * number + step,
                "train_loss": 1.0, "train_losses": [1.0] * 10}
-        result = {"step": step, METRIC: row[METRIC], "row": row}
+        result = {"step": step, METRIC: row[METRIC], "row": row, "peak_bytes": 10**9}
         trial.last_result = result
         action = stopper.on_trial_result(None, trial, result)
         recorder.on_trial_result(0, [], trial, result)

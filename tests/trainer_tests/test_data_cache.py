@@ -8,6 +8,7 @@ import time
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from tests_support.noise_files import folder_of, names, spoil_unnoticed
 
 from trainer.data import open_data
@@ -130,7 +131,7 @@ def test_nothing_half_written_is_left_and_old_remains_go(music, cache):
         os.utime(cache / name, (time.time() - age_s,) * 2)
     fingerprint = open_data(str(music), cache).fingerprint
     left = {path.name for path in cache.iterdir()}
-    assert left == {"samples-alive.partial", "files.json", fingerprint}
+    assert left == {"samples-alive.partial", "files.json", "building.lock", fingerprint}
     assert {p.name for p in (cache / fingerprint).iterdir()} == {"samples.f32", "index.json"}
 
 
@@ -160,3 +161,26 @@ def test_processes_that_open_at_once_get_the_same(music, cache, tmp_path):
     data = open_data(str(music), cache)
     assert answers == [[data.fingerprint, str(float(np.abs(data.samples).sum()))]] * 2
     assert not list(cache.rglob("*.partial"))
+
+
+DECODE_AT_ONCE = """
+import logging, sys, trainer.data
+logging.basicConfig(level=logging.DEBUG, format="%(message)s", stream=sys.stdout)
+trainer.data.open_data(*sys.argv[1:])
+"""
+
+
+def test_of_processes_that_begin_at_once_one_decodes_for_all(music, cache, tmp_path):
+    cache.mkdir()
+    outputs = [tmp_path / f"output {i}" for i in range(2)]
+    with FileLock(cache / "building.lock"):  # until both have seen that nothing is decoded yet
+        processes = []
+        for path in outputs:
+            with path.open("w") as output:
+                command = [sys.executable, "-c", DECODE_AT_ONCE, str(music), str(cache)]
+                processes.append(subprocess.Popen(command, stdout=output))
+        while not all("not acquired" in path.read_text() for path in outputs):
+            assert all(process.poll() is None for process in processes)
+            time.sleep(0.01)
+    assert [process.wait(60) for process in processes] == [0, 0]
+    assert sum(path.read_text().count("decoding 12 recordings") for path in outputs) == 1

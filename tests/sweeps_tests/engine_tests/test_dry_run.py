@@ -2,10 +2,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from tests_support.machines import machines
 
 from sweeps.engine.dry_run import DryRun
 from sweeps.engine.forecast import expect_stopping
-from sweeps.engine.placement import Placement
+from sweeps.engine.placement import Placement, Request
 from sweeps.engine.root import Root
 from trainer.config import TrainConfig
 from trainer.sizes import SIZES
@@ -19,7 +20,13 @@ def dry_run(tmp_path, *, recorded=0, gpus=0.0, slots=2, hosts=("one", "one"), me
     setting = SimpleNamespace(
         base=DEMO,
         options=SimpleNamespace(trials=16),
-        placement=Placement(cpus=1, gpus=gpus, slots=slots, bytes_per_trial=GB),
+        placement=Placement(
+            machines=machines(),
+            gpus=gpus,
+            typical=Request(cpus=1, gpus=gpus, memory_bytes=GB),
+            slots=slots,
+            most=slots,
+        ),
         root=Root(path=Path(tmp_path)),
     )
     left = 16 - recorded

@@ -1,5 +1,6 @@
 """Over a folder that stands for an object store; tests/chaos/test_stores.py has a real one."""
 
+import json
 import os
 
 import pytest
@@ -7,6 +8,8 @@ import pytest
 from sweeps.engine.outcomes import TrialRecord
 from sweeps.engine.root import Root, StoreAway
 from trainer.checkpoint import BEST, LAST, PREVIOUS
+from trainer.data import open_data
+from trainer.sample_cache import find_stored
 
 NAME = "0123456789abcdef"
 
@@ -48,6 +51,15 @@ def test_what_one_host_shares_another_fetches(host):
     assert contents(other.fetch(NAME)) == {"journal.txt": "rows", "weights.txt": "w"}
     assert other.list_trials() == [NAME]
     assert one.place == other.place
+
+
+def test_recordings_are_decoded_once_a_host_and_stay_there(host, recordings, store):
+    again = [host("one").cache, host("other").cache, host("one").cache]
+    assert again[0] == again[2] != again[1]
+    open_data(str(recordings), again[0])
+    (index,) = again[2].glob("*/index.json")
+    assert find_stored(again[2], json.loads(index.read_text())["lengths"])
+    assert list(store.rglob("*")) == []
 
 
 def test_only_what_changed_is_copied_again(host, store):

@@ -2,8 +2,8 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 from tests_support.fake_sweep import new_study, open_sweep, plan, settle, space
+from tests_support.machines import gpu_capacity
 
-from sweeps.engine.capacity import Capacity
 from sweeps.engine.outcomes import TrialRecord
 from sweeps.engine.study import DUPLICATES_UNTIL_EXHAUSTED, SweepStudy, read_records
 
@@ -268,7 +268,7 @@ def test_a_shape_that_ran_out_of_memory_is_remembered_on_that_device_across_a_re
         return {"data.batch_size": batch, **space(trial)}
 
     def reopen(device):
-        capacity = Capacity(bytes_per_trial=10**15, is_gpu=True)
+        capacity = gpu_capacity(gpu_bytes=10**15)
         told = {"note_out_of_memory": capacity.note_out_of_memory, "device": device}
         sweep = open_sweep(study, trials=12, space=sizes, find_misfit=capacity.find_misfit, **told)
         return sweep, capacity

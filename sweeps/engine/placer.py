@@ -1,0 +1,75 @@
+"""Which trial gets what of machines and disk, by the driver's own books.
+
+Ray would take any number of requests and serve the small ones first: a trial for which there is no
+room yet is held back here, so that large ones get their turn and the study is asked no earlier
+than it must be.
+"""
+
+from collections import deque
+
+from sweeps.engine.capacity import Capacity
+from sweeps.engine.disk import Disk
+from sweeps.engine.placement import Request
+from sweeps.engine.study import Suggestion
+
+
+class Placer:
+    """Places trials, takes their places back, and places those again that outgrew theirs."""
+
+    def __init__(self, capacity: Capacity, disk: Disk) -> None:
+        """Begin with all machines free."""
+        self._capacity = capacity
+        self._disk = disk
+        self._placed: dict[str, tuple[Suggestion, Request]] = {}
+        self._outgrown: deque[Suggestion] = deque()
+
+    @property
+    def outgrown(self) -> Suggestion | None:
+        """Return the trial that has waited longest to be placed again, None where none does."""
+        return self._outgrown[0] if self._outgrown else None
+
+    def place(self, suggestion: Suggestion) -> Request | None:
+        """Return what a trial may ask Ray for, None while there is no room for it."""
+        request = self._capacity.request(suggestion.config)
+        is_back = suggestion is self.outgrown  # what it writes was counted when it first came
+        if not self._has_room(request) or not (is_back or self._disk.has_room()):
+            return None
+        if is_back:
+            self._outgrown.popleft()
+        self._disk.begin(suggestion.fingerprint)
+        self._placed[suggestion.fingerprint] = (suggestion, request)
+        return request
+
+    def share_bytes(self, request: Request) -> int | None:
+        """Return a share of a GPU in bytes, 0 where there is no larger one, None for a CPU."""
+        return self._capacity.share_bytes(request)
+
+    def note_peak(self, fingerprint: str, peak_bytes: int) -> None:
+        """Believe what a running trial measured."""
+        suggestion, _ = self._placed[fingerprint]
+        self._capacity.needs.note_peak(suggestion.config, peak_bytes)
+
+    def give_back(self, fingerprint: str) -> None:
+        """Take back the place of a trial that has ended, and what it need not keep on disk."""
+        self._placed.pop(fingerprint, None)
+        self._disk.end(fingerprint)
+
+    def outgrow(self, fingerprint: str, needed_bytes: int) -> Request:
+        """Take back the place of a trial whose tensors need more, and let it wait for a larger one,
+        before all others. Return what it will ask for."""
+        suggestion, _ = self._placed.pop(fingerprint)
+        self._capacity.needs.note_peak(suggestion.config, needed_bytes)
+        self._outgrown.append(suggestion)
+        return self._capacity.request(suggestion.config)
+
+    def _has_room(self, request: Request) -> bool:
+        """Return whether all placed trials together leave so much, wherever it lies."""
+        if not self._placed:
+            return True
+        placement = self._capacity.placement
+        machines = placement.machines
+        others = [placed for _, placed in self._placed.values()]
+        gpus = request.gpus + sum(other.gpus for other in others)
+        memory = request.memory_bytes + sum(other.memory_bytes for other in others)
+        is_free = gpus <= machines.gpus and memory <= machines.all_memory_bytes
+        return len(others) < placement.most and is_free

@@ -1,0 +1,144 @@
+"""Searcher, placer and recorder together, with a fake trainer: who gets which share, and when."""
+
+from types import SimpleNamespace
+
+import pytest
+from ray.tune.schedulers import TrialScheduler
+from ray.tune.search import Searcher
+from tests_support.fake_sweep import new_study, open_sweep
+from tests_support.machines import GB, gpu_capacity
+
+from sweeps.engine.disk import Disk
+from sweeps.engine.outcomes import OUTGROWN
+from sweeps.engine.placer import Placer
+from sweeps.engine.recorder import Recorder
+from sweeps.engine.root import Root
+from sweeps.engine.search import StudySearcher
+from sweeps.engine.stopping import SweepStopper
+from sweeps.engine.study import read_records
+from trainer.config import METRIC
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+class Sweep:
+    """A driver without Ray, over a study that may have had others."""
+
+    def __init__(self, root, study, *, trials=3, gpu_gb=16):
+        self.capacity = gpu_capacity(gpu_bytes=gpu_gb * GB)
+        told = {"note_peak": self.capacity.needs.note_peak, "device": self.capacity.device}
+        self.sweep = open_sweep(study, trials=trials, **told)
+        self.stopper = SweepStopper(last_step=80, report_every=10)
+        self.heard = []
+        self.placer = Placer(
+            self.capacity, Disk(root, keep_bytes=None, trial_bytes=1, standings=lambda: [])
+        )
+        self.recorder = Recorder(
+            self.sweep, self.stopper, self, self, root=root, placer=self.placer
+        )
+        self.is_stopping = False
+        self.searcher = StudySearcher(
+            self.sweep, self.recorder, self.placer, is_stopping=lambda: self.is_stopping
+        )
+
+    def __getattr__(self, name):  # of MLflow and of who watches: every call is noted
+        return lambda *given, **named: self.heard.append((name, *given))
+
+    def begin(self):
+        """Return what Tune would make a trial of, or the searcher's answer where that is none."""
+        found = self.searcher.suggest("any")
+        return (
+            found
+            if found in (None, Searcher.FINISHED)
+            else SimpleNamespace(config=found, last_result={}, error_file=None)
+        )
+
+    def report(self, trial, step, value, peak_bytes=GB):
+        row = {"step": step, METRIC: value, "seconds": 1.0, "peak_memory_bytes": peak_bytes}
+        result = {"step": step, METRIC: value, "row": row, "peak_bytes": peak_bytes}
+        action = self.stopper.on_trial_result(None, trial, result)
+        self.recorder.on_trial_result(0, [], trial, result)
+        return action
+
+    def end(self, trial, outcome, **more):
+        trial.last_result = {"ending": {"outcome": outcome, **more}}
+        self.recorder.on_trial_complete(0, [], trial)
+
+
+@pytest.fixture
+def root(tmp_path):
+    return Root.open("root", relative_to=tmp_path, create=True)
+
+
+def test_a_trial_that_outgrew_its_share_comes_first_with_more_and_is_one_trial(root):
+    sweep = Sweep(root, new_study(), trials=2)
+    first, _ = sweep.begin(), sweep.begin()
+    assert first.config["share_bytes"] == 2 * GB
+    sweep.report(first, 10, 1.5)
+    sweep.end(first, OUTGROWN, needed_bytes=2 * GB)
+    again = sweep.begin()
+    assert again.config["fingerprint"] == first.config["fingerprint"]
+    assert (again.config["resources"]["GPU"], again.config["share_bytes"]) == (0.25, 4 * GB)
+    sweep.report(again, 10, 1.5)  # told again, from its journal
+    sweep.report(again, 80, 1.2)
+    sweep.end(again, "finished", step=80)
+    assert [step for name, _, *step in sweep.heard if name == "start_trial"] != []
+    assert sum(name == "start_trial" for name, *_ in sweep.heard) == 2
+    assert [row["step"] for name, _, row in (h for h in sweep.heard if h[0] == "add_row")] == [
+        10,
+        80,
+    ]
+    record = next(r for r in sweep.sweep.settled() if r.outcome == "finished")
+    assert (record.value, record.restarts) == (1.2, 0)
+
+
+def test_a_report_that_was_judged_is_not_judged_again_on_the_larger_share(root):
+    sweep = Sweep(root, new_study())
+    sweep.stopper.remember([("better", {20: 1.0})])
+    trial = sweep.begin()
+    sweep.stopper.remember([(trial.config["fingerprint"], {20: 0.9})])
+    sweep.end(trial, OUTGROWN, needed_bytes=2 * GB)
+    sweep.stopper.remember([(f"best {number}", {20: 0.1}) for number in range(4)])
+    assert sweep.report(sweep.begin(), 20, 0.9) == TrialScheduler.CONTINUE
+
+
+def test_the_next_driver_knows_what_a_trial_needs(root):
+    study = new_study()
+    before = Sweep(root, study, trials=1)
+    trial = before.begin()
+    before.end(trial, OUTGROWN, needed_bytes=5 * GB)
+    assert Sweep(root, study, trials=1).begin().config["resources"]["GPU"] == 0.5
+    elsewhere = Sweep(root, study, trials=1, gpu_gb=80)  # which need not be told the same
+    assert elsewhere.begin().config["resources"]["GPU"] == 0.125
+
+
+def test_a_sweep_is_not_over_while_a_running_trial_may_come_back(root):
+    sweep = Sweep(root, new_study(), trials=1)
+    trial = sweep.begin()
+    assert sweep.begin() is None
+    sweep.end(trial, OUTGROWN, needed_bytes=2 * GB)
+    sweep.end(sweep.begin(), "failed", error="boom")
+    assert sweep.begin() == Searcher.FINISHED
+
+
+def test_a_sweep_that_is_stopped_leaves_the_trial_that_waits_as_interrupted(root):
+    study = new_study()
+    sweep = Sweep(root, study, trials=1)
+    sweep.end(sweep.begin(), OUTGROWN, needed_bytes=2 * GB)
+    sweep.is_stopping = True
+    assert sweep.begin() == Searcher.FINISHED
+    sweep.recorder.leave_open()
+    (record,) = read_records(study)
+    assert record.outcome == "interrupted"
+    assert [name for name, *_ in sweep.heard].count("end_trial") == 1
+    assert Sweep(root, study, trials=1).begin().config["fingerprint"] == record.fingerprint
+
+
+def test_a_trial_waits_until_all_of_its_share_is_free_and_no_smaller_one_passes_it(root):
+    sweep = Sweep(root, new_study(), trials=4, gpu_gb=6)  # an eighth: less than CUDA's own
+    running = [sweep.begin(), sweep.begin(), sweep.begin(), sweep.begin()]
+    assert [trial.config["resources"]["GPU"] for trial in running] == [0.25] * 4
+    sweep.end(running[0], OUTGROWN, needed_bytes=3 * GB // 2)
+    assert sweep.begin() is None  # it needs half of the GPU
+    sweep.end(running[1], "failed", error="boom")
+    assert sweep.begin().config["fingerprint"] == running[0].config["fingerprint"]
