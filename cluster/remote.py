@@ -34,6 +34,8 @@ def find_job(dashboard: Dashboard, job: str | None) -> dict[str, Any]:
     """
     if job is not None:
         details: dict[str, Any] = dashboard.ask(f"/api/jobs/{job}")
+        if not details["submission_id"]:
+            raise ClusterFailed(f"JOB={job}; must be one that was submitted, not a driver's number")
         return details
     every = dashboard.ask("/api/jobs/")
     ours = [each for each in every if _OURS.fullmatch(each.get("submission_id") or "")]
