@@ -2,6 +2,7 @@
 
 import re
 import time
+import uuid
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,8 @@ from cluster.ray_cli import ClusterFailed
 from cluster.small_job import collect
 
 _OURS = re.compile(r".+-[0-9a-f]{8}")
+_HELPER = ".stop."
+"""Stands in the name of a small job of ours behind the name of the job that it asks."""
 _SECONDS_BETWEEN_LOOKS = 0.5
 
 # Run beside the driver: a signal to it alone. Ray's own stop signals its children too, and kills
@@ -64,10 +67,9 @@ def ask_to_stop(dashboard: Dashboard, details: dict[str, Any]) -> str:
     if not driver.get("pid"):
         stop_now(dashboard, job)  # no trial without a driver that has joined the cluster
         return "had not begun: it is taken back"
-    helper = f"{job}.stop"
-    if dashboard.request(f"/api/jobs/{helper}"):
+    if _was_asked(dashboard, job):
         return "was asked before"
-    _signal_driver(dashboard, helper, job, driver)
+    _signal_driver(dashboard, job, driver)
     return "is asked: trials write their checkpoints and end"
 
 
@@ -83,7 +85,17 @@ def wait_for_end(dashboard: Dashboard, job: str) -> dict[str, Any]:
     return details
 
 
-def _signal_driver(dashboard: Dashboard, helper: str, job: str, driver: dict[str, Any]) -> None:
+def _was_asked(dashboard: Dashboard, job: str) -> bool:
+    helpers = [
+        each
+        for each in dashboard.ask("/api/jobs/")
+        if (each.get("submission_id") or "").startswith(f"{job}{_HELPER}")
+    ]
+    return any(each["status"] != "FAILED" for each in helpers)
+
+
+def _signal_driver(dashboard: Dashboard, job: str, driver: dict[str, Any]) -> None:
+    helper = f"{job}{_HELPER}{uuid.uuid4().hex[:4]}"
     command = ["python", "-c", _SIGNAL_DRIVER, str(driver["pid"]), job]
     queue(dashboard, helper, command, host=driver["node_ip_address"])
     answer = collect(dashboard, helper)

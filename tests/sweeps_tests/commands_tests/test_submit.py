@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 from tests_support.driven_sweep import TINY_TRIALS, wait_until
 
+from cluster.job import queue
+from cluster.package import pack
+from cluster.remote import watch
 from trainer.journal import read_journal
 
 ROOT = Path(__file__).parents[3]
@@ -142,6 +145,37 @@ def test_without_the_clusters_token_nothing_is_known_or_stopped(client, variable
     status, shown, notes = stranger.run("stop", "lr_momentum-00000000")
     assert (status, shown, notes.count("\n")) == (2, "", 1)
     assert line in notes
+
+
+SLOW_TO_STOP = """
+import signal, sys, time
+import ray
+
+signals = []
+ray.init(logging_level="ERROR")
+signal.signal(signal.SIGTERM, lambda *_: signals.append(time.monotonic()))
+print("ready", flush=True)
+while not signals or time.monotonic() - signals[0] < 10:
+    time.sleep(0.1)
+print(len(signals), "signal", flush=True)
+"""
+
+
+def test_who_stops_waiting_and_stops_again_sends_no_second_signal(client, local_head, tmp_path):
+    (tmp_path / "slow.py").write_text(SLOW_TO_STOP)
+    job, said = "slow-0123abcd", []
+    package = pack(tmp_path)
+    queue(local_head.dashboard, job, ["python", "slow.py"], package=package)
+    assert client.run_until("ready", "attach", job)[0] == 130
+    with client.start("stop", job) as first:
+        assert "is asked" in first.stderr.readline()
+        first.send_signal(signal.SIGINT)
+        first.communicate(timeout=60)
+    assert first.returncode == 130
+    status, _, notes = client.run("stop", job)
+    assert (status, notes) == (0, f"{job} was asked before\n{job} has ended: succeeded\n")
+    watch(local_head.dashboard, job, write=said.append)
+    assert "".join(said).endswith("1 signal\n")
 
 
 def test_a_job_that_is_not_there_or_has_ended_is_one_line(client):
