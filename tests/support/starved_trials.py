@@ -40,15 +40,14 @@ def fields(recordings, cache, *, batch_size):
 
 def build(folder, recordings):
     """Return the trainable: trial 0 and 2 are small, trial 1 does not fit."""
-    context = TrialContext(
-        trials_folder=folder / "trials", stop_file=folder / "stop", threads=1, commit="test"
-    )
+    context = TrialContext(storage=str(folder), sweep="starved", commit="test")
     cache = str(folder / "cache")
 
     def train_one(config):
         batch_size = 1024 if config["number"] == 1 else 2
         chosen = fields(str(recordings), cache, batch_size=batch_size)
-        run_trial({"fingerprint": f"{config['number']:016x}", "fields": chosen}, context)
+        assignment = {"fingerprint": f"{config['number']:016x}", "fields": chosen}
+        run_trial({**assignment, "resources": {"CPU": 1}, "share_bytes": None}, context)
 
     class Starved(wrap_function(train_one)):
         def setup(self, config):
