@@ -61,6 +61,11 @@ class MirroredRoot(Root):
         return self.url
 
     @property
+    def artifacts(self) -> str:
+        """Return the URI of where MLflow's artifacts go: how it reaches the store, it knows."""
+        return f"{self.url.partition('?')[0]}/mlflow-artifacts"
+
+    @property
     def study_url(self) -> str:
         """Raise ValueError: a database's file cannot lie there."""
         raise ValueError(f"study-storage must be given: {self.url} holds files, and no database")

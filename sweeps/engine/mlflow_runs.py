@@ -49,8 +49,8 @@ class TrackedSweep:
     do_nothing: Mapping[str, float]
     tags: Mapping[str, str]
     tracking_uri: str
-    artifacts: Path | None
-    """Where artifacts go; none leaves it to the tracking server."""
+    artifacts: str | None
+    """URI where artifacts go; none leaves it to the tracking server."""
     database: Path | None = None
     """The file of MLflow's store, where that is the storage root's own."""
 
@@ -158,8 +158,7 @@ class SweepRuns:
         found = self._client.get_experiment_by_name(self._sweep.name)
         if found is None:
             place = self._sweep.artifacts
-            location = None if place is None else place.as_uri()
-            return self._client.create_experiment(self._sweep.name, artifact_location=location)
+            return self._client.create_experiment(self._sweep.name, artifact_location=place)
         if found.lifecycle_stage == LifecycleStage.DELETED:
             self._client.restore_experiment(found.experiment_id)
         return str(found.experiment_id)

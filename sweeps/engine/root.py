@@ -88,6 +88,11 @@ class Root:
         return self.path / "cache"
 
     @property
+    def artifacts(self) -> str:
+        """Return the URI of where MLflow's artifacts go, unless it has a server that knows."""
+        return (self.path / "mlflow-artifacts").as_uri()
+
+    @property
     def study_url(self) -> str:
         """Return the study's own store."""
         return f"sqlite:///{self.path / 'optuna.db'}"

@@ -11,6 +11,9 @@ from sweeps.engine.root import Root
 from sweeps.engine.store import TURN, keep_run_id, read_facts
 from sweeps.engine.study import read_records
 
+_DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
+"""MLflow's stores without a server, to which artifacts would go into the working directory."""
+
 
 def track(study: Study, *, root: Root, tracking_uri: str, commit: str) -> TrackedSweep:
     """Return what MLflow is told of a sweep, by its study."""
@@ -28,7 +31,7 @@ def track(study: Study, *, root: Root, tracking_uri: str, commit: str) -> Tracke
             "setting": f"{facts['sweep']}@{facts['setting']}",
         },
         tracking_uri=tracking_uri,
-        artifacts=root.path / "mlflow-artifacts" if is_local else None,
+        artifacts=root.artifacts if tracking_uri.startswith(_DATABASES) else None,
         database=root.tracking_file if is_local else None,
     )
 

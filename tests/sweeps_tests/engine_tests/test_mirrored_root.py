@@ -148,8 +148,9 @@ def test_scratch_is_in_the_store_and_gone_at_the_end(host, store):
     assert not os.path.exists(path)
 
 
-def test_databases_lie_elsewhere(host):
+def test_databases_lie_elsewhere_and_artifacts_in_the_store(host, store):
     root = host("one")
+    assert root.artifacts == f"file://{store}/mlflow-artifacts"
     with pytest.raises(ValueError, match="study-storage must be given: file:.* holds files"):
         _ = root.study_url
     with pytest.raises(ValueError, match="tracking-uri must be given: file:.* holds files"):

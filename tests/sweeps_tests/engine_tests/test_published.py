@@ -82,7 +82,7 @@ class FakeSweep:
             do_nothing={"stft": 1.5},
             tags={"setting": f"lr_momentum@{SETTING}"},
             tracking_uri=self.uri,
-            artifacts=None if self.uri.startswith("http") else self.root.path / "artifacts",
+            artifacts=None if self.uri.startswith("http") else self.root.artifacts,
         )
         tracking = Tracking(tracked, on_run=lambda name, run: keep_run_id(self.study, name, run))
         for record in read_records(self.study):

@@ -48,7 +48,7 @@ def sweep(tmp_path, template):
         do_nothing={"stft": 1.5},
         tags={"commit": "c0ffee"},
         tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}",
-        artifacts=tmp_path / "artifacts",
+        artifacts=(tmp_path / "artifacts").as_uri(),
     )
 
 
