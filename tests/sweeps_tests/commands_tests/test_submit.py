@@ -70,8 +70,8 @@ def arguments(recordings, tmp_path):
 
 def states(head):
     """Return the state of each job that is no question of ours."""
-    jobs = head.dashboard.ask("/api/jobs/")
-    return {j["submission_id"]: j["status"] for j in jobs if "lr_momentum-" in j["submission_id"]}
+    jobs = {j["submission_id"]: j["status"] for j in head.dashboard.ask("/api/jobs/")}
+    return {name: jobs[name] for name in jobs if name and "lr_momentum-" in name}
 
 
 def test_a_sweep_is_left_followed_stopped_and_gone_on_with(client, local_head, arguments, tmp_path):
