@@ -255,7 +255,6 @@ def test_a_field_is_set_for_all_trials_of_a_setting_of_its_own(sweep, first_outp
     assert (config["loss.mel"], config["optimizer.schedule"]) == (0.0, "cosine")
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert all(row["train_mel"] > 0 for row in rows)
-    assert sweep("--set", "seed=3", expect=2).count("--set=seed; must be given as --seed") == 1
 
 
 def test_wrong_input_is_one_line_in_a_job_too(sweep):
@@ -264,6 +263,7 @@ def test_wrong_input_is_one_line_in_a_job_too(sweep):
     assert any("data.path=/nowhere; must be" in line for line in printed.splitlines())
 
 
+@pytest.mark.usefixtures("one_thread")
 def test_an_interrupted_sweep_goes_on_where_it_was(local_head, music, tmp_path):
     sweep = DrivenSweep(
         storage=tmp_path / "root",
@@ -288,8 +288,9 @@ def test_an_interrupted_sweep_goes_on_where_it_was(local_head, music, tmp_path):
     rows = [json.loads(line) for line in journal.read_text().splitlines()]
     assert journal.read_text().startswith(before)
     assert [row["step"] for row in rows] == list(range(25, 201, 25))
-    rerun = unshift("rerun", "best:lr_momentum", "--storage", sweep.storage)
-    assert rerun.returncode == 0, rerun.stdout
+    rerun = ["rerun", "best:lr_momentum", "--storage", str(sweep.storage)]
+    same = CliRunner().invoke(commands, rerun)
+    assert same.exit_code == 0, same.output
 
 
 def _answers(port):
