@@ -39,6 +39,7 @@ def test_absent_weights_have_a_line_each_that_says_what_to_fetch_and_where(empty
     assert "adversarial" not in absent  # needs a package alone, and that is installed
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # the package's own
 def test_the_place_of_dac_s_weights_is_that_of_its_package(empty_home):
     file = empty_home / DAC_FILE
     file.parent.mkdir(parents=True)
