@@ -112,7 +112,7 @@ class Disk:
         places: dict[str, int] = {}
         kept: set[str] = set()
         for standing in self._standings():
-            kept |= {record.fingerprint for record in standing if record.outcome == "interrupted"}
+            kept |= {record.fingerprint for record in standing if not record.is_ended}
             kept |= {record.fingerprint for record in standing[:1] if keep_best}
             for place, record in enumerate(standing):
                 name = record.fingerprint

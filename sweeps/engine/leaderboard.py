@@ -8,7 +8,7 @@ from tabulate import tabulate
 from sweeps.engine.outcomes import TrialRecord, gain_percent, rank
 from sweeps.engine.progress import format_number, format_varied
 from sweeps.engine.store import read_facts, read_run_ids
-from sweeps.engine.study import read_records
+from sweeps.engine.study_records import read_records
 from trainer.config import METRIC
 
 

@@ -4,22 +4,17 @@ Every write may be made twice: a child is found again by its fingerprint, and me
 stamps of their rows.
 """
 
-import contextlib
 import logging
-import re
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import mlflow
-from filelock import FileLock
 from mlflow.entities import LifecycleStage, Metric, Param, Run, RunTag
 from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
+from sweeps.engine.mlflow_store import make_database
 from sweeps.engine.outcomes import Outcome, TrialRecord, gain_percent
-from sweeps.engine.root import BEST, check_fingerprint
 from trainer.config import METRIC
 from trainer.journal import Row
 
@@ -34,7 +29,7 @@ _STATUS: Mapping[Outcome, str] = {
     "failed": "FAILED",
 }
 _METRICS_AT_ONCE = 1000
-_FINAL_METRICS = frozenset({"value", "gain_percent"})
+FINAL_METRICS = frozenset({"value", "gain_percent"})
 """What a run gets at its end, beside the rows of its journal."""
 
 
@@ -136,8 +131,7 @@ class SweepRuns:
 
     def _has_all(self, record: TrialRecord) -> bool:
         # An interrupted trial may have gone on, and been interrupted again unseen.
-        is_over = record.outcome != "interrupted"
-        return is_over and self._outcomes.get(record.fingerprint) == record.outcome
+        return record.is_ended and self._outcomes.get(record.fingerprint) == record.outcome
 
     def _end(self, run_id: str, record: TrialRecord) -> None:
         tags = {"error": record.error, "taken_over_from": record.taken_over_from}
@@ -226,110 +220,6 @@ class SweepRuns:
             token = page.token
             if not token:
                 return found
-
-
-@contextlib.contextmanager
-def open_client(tracking_uri: str) -> Iterator[MlflowClient]:
-    """Ask a store or server; whatever it raises becomes a ValueError that names it."""
-    try:
-        yield MlflowClient(tracking_uri)
-    except ValueError:
-        raise
-    except Exception as error:  # noqa: BLE001 - every database driver raises what it likes
-        raise ValueError(
-            f"tracking-uri={tracking_uri}; must be an MLflow store or server: "
-            f"{_reason_of(error, tracking_uri)}"
-        ) from error
-
-
-def _reason_of(error: Exception, tracking_uri: str) -> str:
-    """Return what was wrong in one line; MLflow takes a newer database for an older one."""
-    reason = str(error).strip().split("\n", 1)[0]
-    if "database schema" not in reason:
-        return reason
-    return (
-        f"{reason.partition(').')[0]}) by MLflow {mlflow.__version__}; an older one is upgraded "
-        f"by `mlflow db upgrade {tracking_uri}` after a backup, a newer one needs a newer MLflow"
-    )
-
-
-def make_database(path: Path) -> None:
-    """Make MLflow's own database, or bring it to this version's schema, whole or not at all.
-
-    MLflow does so step by step: whoever is killed on the way, or comes second, would leave or find
-    a database that no MLflow opens any more.
-    """
-    with FileLock(path.with_name(f".{path.name}.lock")):
-        made = path if path.is_file() else path.with_name(f".{path.name}.new")
-        if made != path:
-            made.unlink(missing_ok=True)
-        MlflowClient(f"sqlite:///{made}").search_experiments(max_results=1)
-        made.replace(path)
-
-
-def check_store(tracking_uri: str) -> None:
-    """Raise ValueError when a store cannot be opened. A server may be down, and come back."""
-    with open_client(tracking_uri) as client:
-        if not tracking_uri.startswith(("http://", "https://")):
-            client.search_experiments(max_results=1)
-
-
-def find_sweep_run(client: MlflowClient, sweep: str | None) -> Run:
-    """Return the parent run of a sweep, the one that ran last of those that the name fits.
-
-    Raises ValueError when there is none.
-    """
-    if sweep is not None and not re.fullmatch(r"[\w.-]+(@[0-9a-f]{8})?", sweep):
-        raise ValueError(f"sweep={sweep}; must be a sweep's name, or name@setting")
-    name = None if sweep is None else sweep.partition("@")[0]
-    known = [e for e in client.search_experiments() if name in (None, e.name)]
-    ids = [experiment.experiment_id for experiment in known]
-    setting = f" and tags.setting = '{sweep}'" if sweep is not None and "@" in sweep else ""
-    runs = client.search_runs(ids, f"tags.kind = 'sweep'{setting}") if ids else []
-    if not runs:
-        raise ValueError(f"sweep={sweep or 'any'}; must be one that this MLflow store knows")
-    return max(runs, key=lambda run: int(run.data.tags["turn"]))
-
-
-def find_trial_run(client: MlflowClient, trial: str) -> Run:
-    """Return the run of a trial, by its fingerprint or as `best:SWEEP`.
-
-    Raises ValueError when there is none.
-    """
-    return find_trial_runs(client, trial)[0]
-
-
-def find_trial_runs(client: MlflowClient, trial: str) -> list[Run]:
-    """Return the runs of a trial, one for each sweep that has it, or those of the finished trials
-    of the sweep in `best:SWEEP`, best first.
-
-    Raises ValueError when there is none.
-    """
-    if trial.startswith(BEST):
-        parent = find_sweep_run(client, trial.removeprefix(BEST))
-        ids = [parent.info.experiment_id]
-        family = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent.info.run_id}'"
-        wanted = f"{family} and tags.outcome = 'finished'"
-    else:
-        ids = [experiment.experiment_id for experiment in client.search_experiments()]
-        wanted = f"tags.fingerprint = '{check_fingerprint(trial)}'"
-    found = client.search_runs(ids, wanted, order_by=["metrics.value ASC"])
-    if not found:
-        raise ValueError(f"trial={trial}; must be a trial that this MLflow store knows")
-    return list(found)
-
-
-def read_run(client: MlflowClient, run: Run) -> tuple[str, list[Row]]:
-    """Return a trial's record as text, and its rows as far as MLflow keeps them."""
-    # Not mlflow.artifacts.load_text: it would ask the global tracking URI's server for the file.
-    with tempfile.TemporaryDirectory() as folder:
-        path = client.download_artifacts(run.info.run_id, CONFIG_ARTIFACT, folder)
-        text = Path(path).read_text(encoding="utf-8")
-    rows: dict[int, Row] = {}
-    for name in run.data.metrics.keys() - _FINAL_METRICS:
-        for point in client.get_metric_history(run.info.run_id, name):
-            rows.setdefault(point.step, {"step": point.step})[name] = point.value
-    return text, [rows[step] for step in sorted(rows)]
 
 
 def _metrics_of(row: Row) -> list[Metric]:

@@ -52,6 +52,11 @@ class TrialRecord:
         if self.outcome not in OUTCOMES:
             raise ValueError(f"outcome={self.outcome!r}; must be one of {', '.join(OUTCOMES)}")
 
+    @property
+    def is_ended(self) -> bool:
+        """Whether it will not go on."""
+        return self.outcome != "interrupted"
+
     def to_json(self) -> dict[str, Any]:
         """Return the fields as a dictionary."""
         return dataclasses.asdict(self)

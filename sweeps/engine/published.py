@@ -12,12 +12,13 @@ from pathlib import Path
 import torch
 from optuna.study import Study
 
+from sweeps.engine.mlflow_lookup import find_trial_runs
 from sweeps.engine.mlflow_models import download, find_models, log_model, register
-from sweeps.engine.mlflow_runs import find_trial_runs, open_client
+from sweeps.engine.mlflow_store import open_client
 from sweeps.engine.outcomes import TrialRecord, rank
 from sweeps.engine.root import Root
 from sweeps.engine.store import read_facts, read_run_ids
-from sweeps.engine.study import read_records
+from sweeps.engine.study_records import read_records
 from trainer.trained import read_trained
 
 BEST_ALIAS = "best"

@@ -74,7 +74,8 @@ def _exported_folder(trial: str, places: Places) -> Path:
 
 
 def _find_in_mlflow(trial: str, tracking_uri: str) -> tuple[Record, Sequence[Row]]:
-    from sweeps.engine.mlflow_runs import find_trial_run, open_client, read_run
+    from sweeps.engine.mlflow_lookup import find_trial_run, read_run
+    from sweeps.engine.mlflow_store import open_client
 
     with open_client(tracking_uri) as client:
         run = find_trial_run(client, trial)

@@ -13,7 +13,7 @@ from optuna.study import Study
 from search_spaces.space import SearchSpace, Shared
 from sweeps.engine.capacity import Capacity, Needs
 from sweeps.engine.leaderboard import format_leaderboard, read_leaderboard
-from sweeps.engine.mlflow_runs import check_store
+from sweeps.engine.mlflow_store import check_store
 from sweeps.engine.options import SweepOptions
 from sweeps.engine.placement import Machines, Placement, place
 from sweeps.engine.places import resolve_database, resolve_path
@@ -21,7 +21,8 @@ from sweeps.engine.root import Root
 from sweeps.engine.run import Sweep
 from sweeps.engine.stopping import build_stopper
 from sweeps.engine.store import Facts, find_study, hold_in_database, open_optuna, open_study
-from sweeps.engine.study import SweepPlan, read_records
+from sweeps.engine.study import SweepPlan
+from sweeps.engine.study_records import read_records
 from trainer.command_line import parse_settings
 from trainer.config import SAMPLE_RATE_HZ, TrainConfig
 from trainer.data import DataSet, open_data
@@ -133,7 +134,7 @@ class Setting:
             study = find_study(open_optuna(url), self.lock_name)
         except ValueError:
             return 0
-        return sum(record.outcome != "interrupted" for record in read_records(study))
+        return sum(record.is_ended for record in read_records(study))
 
     def summary(self, study: Study) -> str:
         """Return the leaderboard and what a user would type next."""

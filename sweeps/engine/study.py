@@ -11,12 +11,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from optuna.study import Study
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import Trial, TrialState
 
 from cluster.commit import UNKNOWN
-from sweeps.engine.outcomes import INFEASIBLE, TrialRecord, rank
+from sweeps.engine.outcomes import INFEASIBLE, TrialRecord
 from sweeps.engine.sampling import SweepSampler
-from sweeps.engine.store import find_studies, open_optuna
+from sweeps.engine.study_records import FIELDS, FINGERPRINT, NOTES, RECORD
 from trainer.config import TrainConfig
 from trainer.losses.foreign import pin_weights
 from trainer.record import Record
@@ -29,8 +29,7 @@ QUASI_RANDOM_TRIALS = 6
 DUPLICATES_UNTIL_EXHAUSTED = 20
 """So many suggestions in a row that were recorded already mean that the space has no more."""
 
-_RECORD, _FIELDS, _NOTES = "record", "fields", "notes"
-_FINGERPRINT, _DUPLICATE = "fingerprint", "duplicate_of"
+_DUPLICATE = "duplicate_of"
 _STOP, _RESTARTS, _RAN_OUT_ON = "stopped_at", "restarts", "ran_out_of_memory_on"
 _OUTGREW_ON, _NEEDS = "outgrew_its_share_on", "needs_bytes"
 
@@ -189,33 +188,33 @@ class SweepStudy:
     def curves(self) -> Iterator[tuple[str, dict[int, float]]]:
         """Yield (fingerprint, {step: validation}) of every trial there is."""
         for frozen in self._study.get_trials(deepcopy=False):
-            fingerprint = frozen.user_attrs.get(_FINGERPRINT)
+            fingerprint = frozen.user_attrs.get(FINGERPRINT)
             if fingerprint is not None and _DUPLICATE not in frozen.user_attrs:
                 yield fingerprint, dict(frozen.intermediate_values)
 
     def stops(self) -> dict[str, int]:
         """Return the step at which the scheduler ended a trial, by fingerprint."""
         noted = (frozen.user_attrs for frozen in self._study.get_trials(deepcopy=False))
-        return {each[_FINGERPRINT]: each[_STOP] for each in noted if _STOP in each}
+        return {each[FINGERPRINT]: each[_STOP] for each in noted if _STOP in each}
 
     def _settle(self, record: TrialRecord) -> None:
         trial = self._running[record.fingerprint]
-        trial.set_user_attr(_RECORD, record.to_json())
-        if record.outcome != "interrupted":
+        trial.set_user_attr(RECORD, record.to_json())
+        if record.is_ended:
             self._tell(trial, record)
             del self._running[record.fingerprint]
         self._records[record.fingerprint] = record
 
     def _read_history(self) -> None:
         for frozen in self._study.get_trials(deepcopy=False):
-            known = frozen.user_attrs.get(_RECORD)
+            known = frozen.user_attrs.get(RECORD)
             record = None if known is None else TrialRecord.from_json(known)
             if frozen.user_attrs.get(_RAN_OUT_ON) == self._plan.device:
                 self._note_out_of_memory(frozen.user_attrs)
             if frozen.user_attrs.get(_OUTGREW_ON) == self._plan.device:
-                config = self._plan.configure(frozen.user_attrs[_FIELDS])
+                config = self._plan.configure(frozen.user_attrs[FIELDS])
                 self._plan.note_peak(config, frozen.user_attrs[_NEEDS])
-            if frozen.state == TrialState.RUNNING and not (record and _is_ended(record)):
+            if frozen.state == TrialState.RUNNING and not (record and record.is_ended):
                 self._to_resume.append(frozen._trial_id)
             elif record is not None:
                 if frozen.state == TrialState.RUNNING:  # its driver died before it could tell
@@ -223,7 +222,7 @@ class SweepStudy:
                 self._records[record.fingerprint] = record
 
     def _note_out_of_memory(self, attributes: Mapping[str, Any]) -> None:
-        self._plan.note_out_of_memory(self._plan.configure(attributes[_FIELDS]))
+        self._plan.note_out_of_memory(self._plan.configure(attributes[FIELDS]))
 
     def _count(self) -> int:
         return len(self._records.keys() | self._running.keys()) + len(self._to_resume)
@@ -247,7 +246,7 @@ class SweepStudy:
             return None
         self._duplicates_in_a_row = 0
         notes = {} if self._plan.annotate is None else dict(self._plan.annotate(fields))
-        for name, value in ((_FIELDS, fields), (_NOTES, notes), (_FINGERPRINT, fingerprint)):
+        for name, value in ((FIELDS, fields), (NOTES, notes), (FINGERPRINT, fingerprint)):
             trial.set_user_attr(name, value)
         self._running[fingerprint] = trial
         known = self._find_finished(fingerprint) or self._find_misfit(fingerprint, config)
@@ -288,46 +287,9 @@ class SweepStudy:
         self._duplicates_in_a_row += 1
         trial.set_user_attr(_DUPLICATE, fingerprint)
         record = self._records.get(fingerprint)
-        if record is None or record.outcome == "interrupted":
+        if record is None or not record.is_ended:
             self._study.tell(trial, state=TrialState.FAIL)  # nothing to learn from it yet
             return
         if record.last_value is not None and record.outcome != "finished":
             trial.report(record.last_value, record.step)
         self._tell(trial, record)
-
-
-def read_records(study: Study) -> list[TrialRecord]:
-    """Return a record of every trial of a study, unfinished ones as interrupted."""
-    records = []
-    for frozen in study.get_trials(deepcopy=False):
-        known = frozen.user_attrs.get(_RECORD)
-        record = None if known is None else TrialRecord.from_json(known)
-        if record is not None and _is_ended(record):
-            records.append(record)
-        elif frozen.state == TrialState.RUNNING and _FINGERPRINT in frozen.user_attrs:
-            records.append(_unfinished(frozen, record))
-    return records
-
-
-def read_standings(study_url: str) -> list[list[TrialRecord]]:
-    """Return the records of every study of a store, each study's from best to worst."""
-    return [rank(read_records(study)) for study in find_studies(open_optuna(study_url))]
-
-
-def _is_ended(record: TrialRecord) -> bool:
-    return record.outcome != "interrupted"
-
-
-def _unfinished(frozen: FrozenTrial, before: TrialRecord | None) -> TrialRecord:
-    """Return how far a trial came, by its curve; what else is known is from its interruption."""
-    curve = frozen.intermediate_values
-    last = max(curve, default=0)
-    fingerprint = frozen.user_attrs[_FINGERPRINT]
-    return replace(
-        before or TrialRecord(fingerprint=fingerprint, outcome="interrupted"),
-        params=frozen.user_attrs[_FIELDS],
-        notes=frozen.user_attrs.get(_NOTES, {}),
-        step=last,
-        value=min(curve.values(), default=None),
-        last_value=curve.get(last),
-    )

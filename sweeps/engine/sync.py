@@ -5,11 +5,12 @@ from collections.abc import Callable
 from filelock import Timeout
 from optuna.study import Study
 
-from sweeps.engine.mlflow_runs import Dues, SweepRuns, TrackedSweep, open_client
+from sweeps.engine.mlflow_runs import Dues, SweepRuns, TrackedSweep
+from sweeps.engine.mlflow_store import open_client
 from sweeps.engine.outcomes import rank
 from sweeps.engine.root import Root
 from sweeps.engine.store import TURN, keep_run_id, read_facts
-from sweeps.engine.study import read_records
+from sweeps.engine.study_records import read_records
 
 _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 """MLflow's stores without a server, to which artifacts would go into the working directory."""

@@ -24,7 +24,8 @@ from sweeps.engine.setting import Setting
 from sweeps.engine.signals import stop_on_signal
 from sweeps.engine.stopping import SweepStopper, build_stopper
 from sweeps.engine.store import keep_run_id, read_facts
-from sweeps.engine.study import SweepStudy, read_records, read_standings
+from sweeps.engine.study import SweepStudy
+from sweeps.engine.study_records import read_records, read_standings
 from sweeps.engine.sync import track
 from sweeps.engine.tracking import Tracking
 from sweeps.engine.trial import TrialContext, build_trainable

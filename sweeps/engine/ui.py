@@ -7,7 +7,8 @@ from urllib.parse import quote
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from cluster.processes import end_tree, start_tree
-from sweeps.engine.mlflow_runs import find_sweep_run, open_client
+from sweeps.engine.mlflow_lookup import find_sweep_run
+from sweeps.engine.mlflow_store import open_client
 
 HOST = "127.0.0.1"
 

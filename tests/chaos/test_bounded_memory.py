@@ -26,7 +26,8 @@ from sweeps.engine.search import StudySearcher
 from sweeps.engine.stopping import SweepStopper
 from sweeps.engine.root import Root
 from sweeps.engine.store import keep_run_id, open_optuna, open_study
-from sweeps.engine.study import SweepStudy, read_records
+from sweeps.engine.study import SweepStudy
+from sweeps.engine.study_records import read_records
 from sweeps.engine.sync import track
 from sweeps.engine.tracking import Tracking
 from trainer.config import METRIC

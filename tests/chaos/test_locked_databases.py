@@ -11,7 +11,7 @@ from tests_support.fake_sweep import open_sweep
 from sweeps.engine.outcomes import TrialRecord
 from sweeps.engine.root import Root
 from sweeps.engine.store import open_optuna, open_study
-from sweeps.engine.study import read_records
+from sweeps.engine.study_records import read_records
 from sweeps.engine.sync import track
 from sweeps.engine.tracking import Tracking
 

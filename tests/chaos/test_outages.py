@@ -15,7 +15,7 @@ from sweeps.__main__ import commands
 from sweeps.engine.outcomes import TrialRecord
 from sweeps.engine.root import Root
 from sweeps.engine.store import open_study
-from sweeps.engine.study import read_records
+from sweeps.engine.study_records import read_records
 from sweeps.engine.sync import track
 from sweeps.engine.tracking import Tracking
 from trainer.journal import Journal

@@ -7,6 +7,7 @@ import optuna
 import pytest
 import soundfile
 from mlflow.tracking import MlflowClient
+from tests_support.refusals import assert_refused
 from tests_support.trained_folder import tiny_config, write_trained
 
 from sweeps.engine.mlflow_models import download
@@ -34,31 +35,9 @@ def root(tmp_path, monkeypatch):
     """A root in a folder of its own, which is looked at afterwards: nothing else may be in it."""
     inside = tmp_path / "place" / "root"
     monkeypatch.setenv("UNSHIFT_HOME", str(inside))
+    monkeypatch.chdir(tmp_path)
     yield Root.open(str(inside), relative_to=tmp_path, create=True)
     assert [path.name for path in (tmp_path / "place").iterdir()] == ["root"]
-
-
-@pytest.fixture
-def unshift(monkeypatch, capsys, tmp_path):
-    """Return a function from arguments to (exit status, standard output, standard error)."""
-    from sweeps.__main__ import main
-
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments):
-        monkeypatch.setattr("sys.argv", ["unshift", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        printed = capsys.readouterr()
-        return ended.value.code, printed.out, printed.err
-
-    return call
-
-
-def assert_refused(result, *, match):
-    status, out, err = result
-    assert (status, out) == (2, "")
-    assert err.count("\n") == 1 and match in err, err
 
 
 def open_sweep(root, *, name="lr_momentum", setting="0123abcd"):

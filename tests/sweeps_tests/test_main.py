@@ -5,8 +5,9 @@ import pytest
 from click.testing import CliRunner
 from optuna.storages import RDBStorage
 from tests_support.fake_sweep import open_sweep, settle
+from tests_support.refusals import assert_refused
 
-from sweeps.__main__ import commands, main
+from sweeps.__main__ import commands
 from sweeps.engine.store import open_study
 
 
@@ -58,15 +59,9 @@ def test_the_storage_root_comes_from_the_environment(root):
         (["nonsense"], "No such command 'nonsense'"),
     ],
 )
-def test_wrong_input_is_one_line_and_exit_status_2(root, monkeypatch, capsys, arguments, line):
+def test_wrong_input_is_one_line_and_exit_status_2(root, monkeypatch, unshift, arguments, line):
     monkeypatch.setenv("UNSHIFT_HOME", str(root))
-    monkeypatch.setattr("sys.argv", ["unshift", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert ended.value.code == 2
-    error = capsys.readouterr().err
-    assert line in error
-    assert len(error.splitlines()) == 1
+    assert_refused(unshift(*arguments), match=line)
 
 
 @pytest.mark.parametrize("name", [None, *sorted(commands.commands)])

@@ -15,6 +15,7 @@ import pytest
 import soundfile
 from mlflow.store.db.utils import _get_alembic_config
 from mlflow.tracking import MlflowClient
+from tests_support.refusals import assert_refused
 
 from sweeps.engine.places import Places
 from sweeps.engine.recorded import find_record
@@ -44,28 +45,6 @@ def root(request, tmp_path, monkeypatch):
             database.execute(f"UPDATE {table} SET {column} = {moved}")
     database.close()
     return tmp_path / "root"
-
-
-@pytest.fixture
-def unshift(monkeypatch, capsys):
-    """Return a function from arguments to (exit status, standard output, standard error)."""
-    from sweeps.__main__ import main
-
-    def call(*arguments):
-        monkeypatch.setattr("sys.argv", ["unshift", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        printed = capsys.readouterr()
-        return ended.value.code, printed.out, printed.err
-
-    return call
-
-
-def assert_refused(result, *, match):
-    """Compare a command's end: one line, status 2, no traceback."""
-    status, out, err = result
-    assert (status, out) == (2, "")
-    assert err.count("\n") == 1 and match in err, err
 
 
 def set_facts(root, **changes):

@@ -2,9 +2,10 @@ import sys
 
 import pytest
 from click.testing import CliRunner
+from tests_support.refusals import assert_refused
 from tests_support.trained_folder import tiny_config, write_trained
 
-from sweeps.__main__ import commands, main
+from sweeps.__main__ import commands
 from trainer.record import read_record
 
 
@@ -59,15 +60,9 @@ def test_an_export_can_be_exported_again_and_replaced_when_told_to(tmp_path, tri
         (["--trial", "f" * 16, "--out", "x", "--tracking-uri", "foo://bar"], "tracking-uri=foo:"),
     ],
 )
-def test_wrong_input_is_one_line_and_exit_status_2(tmp_path, monkeypatch, capsys, arguments, line):
+def test_wrong_input_is_one_line_and_exit_status_2(tmp_path, monkeypatch, unshift, arguments, line):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("UNSHIFT_HOME", str(tmp_path))
     (tmp_path / "optuna.db").touch()
-    monkeypatch.setattr("sys.argv", ["unshift", "export", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert ended.value.code == 2
-    error = capsys.readouterr().err
-    assert line in error
-    assert len(error.splitlines()) == 1
+    assert_refused(unshift("export", *arguments), match=line)
     assert not (tmp_path / "x").exists()

@@ -15,7 +15,7 @@ from sweeps.engine.recorder import Recorder
 from sweeps.engine.root import Root
 from sweeps.engine.search import StudySearcher
 from sweeps.engine.stopping import SweepStopper
-from sweeps.engine.study import read_records
+from sweeps.engine.study_records import read_records
 from trainer.config import METRIC
 
 pytestmark = pytest.mark.usefixtures("one_thread")

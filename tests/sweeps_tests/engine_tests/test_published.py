@@ -23,7 +23,7 @@ from sweeps.engine.published import publish_best
 from sweeps.engine.recorded import find_record, find_trained
 from sweeps.engine.root import Root
 from sweeps.engine.store import keep_run_id, open_study
-from sweeps.engine.study import read_records
+from sweeps.engine.study_records import read_records
 from sweeps.engine.tracking import Tracking
 from trainer.trained import read_trained, restore_clips
 

@@ -7,7 +7,7 @@ from tests_support.fake_sweep import new_study, open_sweep
 from sweeps.engine.recorder import Recorder
 from sweeps.engine.root import Root
 from sweeps.engine.stopping import SweepStopper
-from sweeps.engine.study import read_records
+from sweeps.engine.study_records import read_records
 from trainer.config import METRIC
 
 

@@ -5,7 +5,8 @@ from tests_support.fake_sweep import new_study, open_sweep, plan, settle, space
 from tests_support.machines import gpu_capacity
 
 from sweeps.engine.outcomes import TrialRecord
-from sweeps.engine.study import DUPLICATES_UNTIL_EXHAUSTED, SweepStudy, read_records
+from sweeps.engine.study import DUPLICATES_UNTIL_EXHAUSTED, SweepStudy
+from sweeps.engine.study_records import read_records
 
 POINT = {"optimizer.lr": 5e-3, "optimizer.momentum": 0.9}
 

@@ -7,13 +7,9 @@ import time
 import pytest
 from mlflow.tracking import MlflowClient
 
-from sweeps.engine.mlflow_runs import (
-    TrackedSweep,
-    check_store,
-    find_trial_run,
-    open_client,
-    read_run,
-)
+from sweeps.engine.mlflow_lookup import find_trial_run, read_run
+from sweeps.engine.mlflow_runs import TrackedSweep
+from sweeps.engine.mlflow_store import check_store, open_client
 from sweeps.engine.outcomes import TrialRecord
 from sweeps.engine.tracking import Tracking
 from sweeps.engine.ui import sorted_path
@@ -243,7 +239,7 @@ import sys
 import cluster.environment
 cluster.environment.apply()
 from pathlib import Path
-from sweeps.engine.mlflow_runs import make_database
+from sweeps.engine.mlflow_store import make_database
 print("begun", flush=True)
 make_database(Path(sys.argv[1]))
 """
