@@ -300,3 +300,6 @@ def _make_repeatable(seed: int) -> None:
     torch.manual_seed(seed)
     torch.backends.cudnn.benchmark = False
     torch.use_deterministic_algorithms(True, warn_only=True)
+    # Else torch fills every new tensor before it is used, a tenth of a demo step: a help against
+    # operations that read what nobody wrote, and none here does.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
