@@ -12,8 +12,7 @@ pytestmark = pytest.mark.timeout(600)
 
 def kill_after_a_report(sweep, trial_workers, *, known=0):
     """Kill the worker that trains after it has added to the journals; return the rows then."""
-    wait_until(lambda: count_rows(sweep) > known and trial_workers(), seconds=120)
-    (worker,) = trial_workers()
+    (worker,) = wait_until(lambda: count_rows(sweep) > known and trial_workers(), seconds=120)
     worker.kill()
     psutil.wait_procs([worker])
     return count_rows(sweep)
@@ -63,8 +62,7 @@ def test_a_trial_whose_workers_die_four_times_has_failed_and_the_sweep_goes_on(
 def test_a_worker_asked_to_end_writes_its_checkpoint_and_the_trial_resumes(driven, trial_workers):
     sweep = driven("asked", trials=1, steps=400)
     driver = sweep.start()
-    wait_until(lambda: "%" in sweep.printed() and trial_workers(), seconds=120)
-    (worker,) = trial_workers()
+    (worker,) = wait_until(lambda: "%" in sweep.printed() and trial_workers(), seconds=120)
     asked_s = time.monotonic()
     worker.terminate()
     assert driver.wait(60) == 0
