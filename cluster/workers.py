@@ -1,7 +1,7 @@
 """`python -m cluster.workers --gpus N -- COMMAND`: a command, once a cluster is large enough.
 
 A cluster that scales from nothing has no GPU while nothing waits, and the nodes of an allocation
-join one after the other; but a sweep looks once, when it begins, at what it may place trials on.
+join one after the other; but a sweep decides when it begins whether it trains on GPUs.
 """
 
 import logging

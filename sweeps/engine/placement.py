@@ -1,7 +1,7 @@
 """What a trial is placed on, and how many fit at once."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sweeps.engine.options import SweepOptions
 
@@ -100,15 +100,26 @@ class Placement:
     """Of each trial, where that was asked for; None: by what each needs."""
     typical: Request
     """What the setting's own configuration asks for, with nothing varied."""
-    slots: int
-    """How many of these run at once."""
-    most: int
-    """How many of the smallest trials run at once."""
+    concurrency: int | None = None
+    """The most that were asked for at once; None: as many as fit."""
 
     def __str__(self) -> str:
         return f"{self.slots} at a time, each on {self.typical}" + (
             " (more or less of a GPU by what its net needs)" if self.shares_by_need else ""
         )
+
+    @property
+    def slots(self) -> int:
+        """Return how many typical trials run at once."""
+        fitting = max(1, self.machines.hold(self.typical))
+        return min(fitting, self.concurrency or fitting)
+
+    @property
+    def most(self) -> int:
+        """Return how many of the smallest trials run at once."""
+        smallest = _request(self.gpus, self.machines, 0)
+        fitting = max(1, self.machines.hold(self.typical), self.machines.hold(smallest))
+        return min(fitting, self.concurrency or fitting)
 
     @property
     def shares_by_need(self) -> bool:
@@ -127,6 +138,15 @@ class Placement:
         """
         return _request(self.gpus, self.machines, needed_bytes)
 
+    def on(self, machines: Machines) -> "Placement":
+        """Return the same on the machines that are there now.
+
+        Once the last GPU has gone, trials that need one wait for another: nothing changes.
+        """
+        if self.uses_gpus and not machines.gpus:
+            return self
+        return replace(self, machines=machines)
+
 
 def place(options: SweepOptions, machines: Machines, *, needed_bytes: int) -> Placement:
     """Decide on a placement; the setting's own configuration needs so much memory.
@@ -138,19 +158,16 @@ def place(options: SweepOptions, machines: Machines, *, needed_bytes: int) -> Pl
     if gpus is not None and not 0 <= gpus <= largest:
         allowed = f"from 0 to {largest:g}, the GPUs that a machine has"
         raise ValueError(f"gpus-per-trial={gpus:g}; must be {allowed}")
-    typical = _request(gpus, machines, needed_bytes)
-    fitting = max(1, machines.hold(typical))
-    asked = options.concurrency
-    if asked is not None and asked > fitting:
-        logger.warning("concurrency=%d: no more than %d fit at once", asked, fitting)
-    most = max(fitting, machines.hold(_request(gpus, machines, 0)))
-    return Placement(
+    placement = Placement(
         machines=machines,
         gpus=gpus,
-        typical=typical,
-        slots=min(fitting, asked or fitting),
-        most=min(most, asked or most),
+        typical=_request(gpus, machines, needed_bytes),
+        concurrency=options.concurrency,
     )
+    asked = options.concurrency
+    if asked is not None and asked > placement.slots:
+        logger.warning("concurrency=%d: no more than %d fit at once", asked, placement.slots)
+    return placement
 
 
 def _request(gpus: float | None, machines: Machines, needed_bytes: int) -> Request:

@@ -6,20 +6,22 @@ than it must be.
 """
 
 from collections import deque
+from collections.abc import Callable
 
 from sweeps.engine.capacity import Capacity
 from sweeps.engine.disk import Disk
-from sweeps.engine.placement import Request
+from sweeps.engine.placement import Machines, Request
 from sweeps.engine.study import Suggestion
 
 
 class Placer:
     """Places trials, takes their places back, and places those again that outgrew theirs."""
 
-    def __init__(self, capacity: Capacity, disk: Disk) -> None:
-        """Begin with all machines free."""
+    def __init__(self, capacity: Capacity, disk: Disk, *, look: Callable[[], Machines]) -> None:
+        """Begin with all machines free. `look()` says which there are by now."""
         self._capacity = capacity
         self._disk = disk
+        self._look = look
         self._placed: dict[str, tuple[Suggestion, Request]] = {}
         self._outgrown: deque[Suggestion] = deque()
 
@@ -30,6 +32,7 @@ class Placer:
 
     def place(self, suggestion: Suggestion) -> Request | None:
         """Return what a trial may ask Ray for, None while there is no room for it."""
+        self._capacity.placement = self._capacity.placement.on(self._look())
         request = self._capacity.request(suggestion.config)
         is_back = suggestion is self.outgrown  # what it writes was counted when it first came
         if not self._has_room(request) or not (is_back or self._disk.has_room()):

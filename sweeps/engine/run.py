@@ -83,19 +83,20 @@ def run_sweep(sweep: Sweep, options: SweepOptions, *, show: Callable[[str], None
     """
     # Imported here so that --help and a wrong option answer at once.
     from sweeps.engine.dry_run import rehearse
+    from sweeps.engine.machines import connect
     from sweeps.engine.published import publish_best
     from sweeps.engine.setting import hold_sweep, open_inputs, resolve
-    from sweeps.engine.tuning import connect, run_trials
+    from sweeps.engine.tuning import run_trials
 
     inputs = open_inputs(options)
-    with connect(sweep.gpu_memory) as machines:
-        setting = resolve(sweep, options, inputs, machines, show=show)
+    with connect(sweep.gpu_memory, show=show) as view:
+        setting = resolve(sweep, options, inputs, view.wait(), show=show)
         if options.dry_run:
             show(str(rehearse(setting)))
             return
         with hold_sweep(setting):
             study = setting.open_study()
-            if run_trials(setting, study, show=show):
+            if run_trials(setting, study, view, show=show):
                 publish_best(study, root=setting.root, tracking_uri=inputs.tracking_uri, show=show)
         show(setting.summary(study))
 

@@ -1,21 +1,16 @@
-"""Ray Tune at work: machines, slots, signals, and the trials of one sweep on them."""
+"""Ray Tune at work: the trials of one sweep, signals, and what they are told to."""
 
 import contextlib
-import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator
 
-import ray
 from optuna.study import Study
 from ray import tune
 from ray.tune.execution import class_cache
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from sweeps.engine.disk import Disk
-from sweeps.engine.gpu_memory import GpuMemory
+from sweeps.engine.machines import MachineView
 from sweeps.engine.outcomes import TrialRecord, rank
-from sweeps.engine.placement import Machines, Node
 from sweeps.engine.placer import Placer
 from sweeps.engine.progress import ProgressTable
 from sweeps.engine.recorder import Recorder
@@ -34,45 +29,18 @@ from trainer.cost import checkpoint_bytes
 
 WORKER_DEATHS_FORGIVEN = 3
 
+_NO_LIMIT = 100_000
+"""Of trials at once: the placer holds back what has no room. Without a number Tune would start one
+actor at a time."""
+
 _SHOWN_BY_TUNE = {n for n in class_cache.ENV_VARS_TO_PROPAGATE if n.startswith("AWS_")}
 """Variables that Tune would write into its actors' runtime environment, which Ray logs and its
 dashboard shows. A worker that writes to an object store has keys of its own machine."""
 
 
-@contextlib.contextmanager
-def connect(gpu_memory: GpuMemory) -> Iterator[Machines]:
-    """Join the cluster that this job runs on, or start Ray within this process."""
-    ray.init(log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
-    try:
-        alive = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-        with_gpu = [node["NodeID"] for node in alive if node["Resources"].get("GPU")]
-        gpu_bytes = _ask_for_gpu_bytes(with_gpu, gpu_memory)
-        yield Machines(nodes=tuple(_describe(node, gpu_bytes) for node in alive))
-    finally:
-        ray.shutdown()
-
-
-def _ask_for_gpu_bytes(node_ids: Sequence[str], gpu_memory: GpuMemory) -> dict[str, int]:
-    """Return the memory of a GPU by node, seen by a worker there: the driver may have none."""
-    ask = ray.remote(num_cpus=0, num_gpus=0.01)(gpu_memory.total_bytes)
-    asked = [
-        ask.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote()
-        for node in node_ids
-    ]
-    return dict(zip(node_ids, ray.get(asked), strict=True))
-
-
-def _describe(node: Mapping[str, Any], gpu_bytes: Mapping[str, int]) -> Node:
-    resources = node["Resources"]
-    return Node(
-        cpus=int(resources.get("CPU", 0)),
-        gpus=resources.get("GPU", 0.0),
-        gpu_bytes=gpu_bytes.get(node["NodeID"], 0),
-        memory_bytes=int(resources.get("memory", 0)),
-    )
-
-
-def run_trials(setting: Setting, study: Study, *, show: Callable[[str], None]) -> bool:
+def run_trials(
+    setting: Setting, study: Study, view: MachineView, *, show: Callable[[str], None]
+) -> bool:
     """Train until the study has the trials asked for, or a signal asks to stop.
 
     Return whether it came to the end and MLflow has all of it: after a signal, time is short.
@@ -82,7 +50,7 @@ def run_trials(setting: Setting, study: Study, *, show: Callable[[str], None]) -
     stopper = build_stopper(setting.base, stops_early=setting.sweep.stops_early)
     stopper.remember(sweep_study.curves(), stops=sweep_study.stops())
     tracking = _open_tracking(setting, study)
-    placer = Placer(setting.capacity, _open_disk(setting))
+    placer = Placer(setting.capacity, _open_disk(setting), look=view.look)
     recorder = Recorder(
         sweep_study,
         stopper,
@@ -135,7 +103,7 @@ def _tune(
                 search_alg=searcher,
                 scheduler=stopper,
                 num_samples=-1,  # the searcher ends it: a trial placed again is a new one to Tune
-                max_concurrent_trials=setting.placement.most,
+                max_concurrent_trials=_NO_LIMIT,
                 reuse_actors=True,
             ),
             run_config=tune.RunConfig(

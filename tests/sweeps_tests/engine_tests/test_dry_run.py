@@ -21,11 +21,10 @@ def dry_run(tmp_path, *, recorded=0, gpus=0.0, slots=2, hosts=("one", "one"), me
         base=DEMO,
         options=SimpleNamespace(trials=16),
         placement=Placement(
-            machines=machines(),
+            machines=machines((64, 4.0 * bool(gpus), 80, 1000)),
             gpus=gpus,
             typical=Request(cpus=1, gpus=gpus, memory_bytes=GB),
-            slots=slots,
-            most=slots,
+            concurrency=slots,
         ),
         root=Root(path=Path(tmp_path)),
     )

@@ -6,7 +6,7 @@ import pytest
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 from tests_support.fake_sweep import new_study, open_sweep
-from tests_support.machines import GB, gpu_capacity
+from tests_support.machines import GB, gpu_capacity, machines
 
 from sweeps.engine.disk import Disk
 from sweeps.engine.outcomes import OUTGROWN
@@ -30,9 +30,9 @@ class Sweep:
         self.sweep = open_sweep(study, trials=trials, **told)
         self.stopper = SweepStopper(last_step=80, report_every=10)
         self.heard = []
-        self.placer = Placer(
-            self.capacity, Disk(root, keep_bytes=None, trial_bytes=1, standings=lambda: [])
-        )
+        self.machines = self.capacity.placement.machines
+        disk = Disk(root, keep_bytes=None, trial_bytes=1, standings=lambda: [])
+        self.placer = Placer(self.capacity, disk, look=lambda: self.machines)
         self.recorder = Recorder(
             self.sweep, self.stopper, self, self, root=root, placer=self.placer
         )
@@ -142,3 +142,24 @@ def test_a_trial_waits_until_all_of_its_share_is_free_and_no_smaller_one_passes_
     assert sweep.begin() is None  # it needs half of the GPU
     sweep.end(running[1], "failed", error="boom")
     assert sweep.begin().config["fingerprint"] == running[0].config["fingerprint"]
+
+
+def test_machines_that_come_are_used_and_those_that_go_are_missed(root):
+    sweep = Sweep(root, new_study(), trials=40)
+    running = [sweep.begin() for _ in range(8)]  # an eighth of a GPU each
+    assert sweep.begin() is None
+    sweep.machines = machines((64, 2.0, 16, 1000))
+    running += [sweep.begin() for _ in range(8)]
+    assert None not in running and sweep.begin() is None
+    sweep.machines = machines((64, 1.0, 16, 1000))
+    for trial in running[:8]:
+        sweep.end(trial, "failed", error="boom")
+        assert sweep.begin() is None
+    sweep.end(running[8], "failed", error="boom")
+    assert sweep.begin() is not None
+
+
+def test_a_sweep_on_gpus_waits_for_another_when_the_last_has_gone(root):
+    sweep = Sweep(root, new_study(), trials=4)
+    sweep.machines = machines((64, 0.0, 0, 1000))
+    assert sweep.begin().config["resources"]["GPU"] == 0.125
