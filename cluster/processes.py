@@ -68,6 +68,11 @@ def end_tree(root: subprocess.Popen[bytes]) -> None:
     patience = time.monotonic() + END_GRACE_S
     while _members(root.pid) and time.monotonic() < patience:
         time.sleep(0.02)
+    kill_tree(root)
+
+
+def kill_tree(root: subprocess.Popen[bytes]) -> None:
+    """Kill root and every process below it, or of its session, and nothing else."""
     patience = time.monotonic() + END_GRACE_S
     while _members(root.pid) and time.monotonic() < patience:
         _signal_members(root.pid, signal.SIGKILL)

@@ -1,7 +1,9 @@
 """A storage root in an object store: every host works in a folder of its own, and what trials leave
 there is copied to the store and from it.
 
-The store is the truth: a trial goes on from what is there, on whichever host.
+The store is the truth: a trial goes on from what is there, on whichever host. A host that was cut
+off may still train what another has gone on with: a trial belongs to whoever fetched it last, and
+nobody else writes over what that one has left.
 """
 
 import contextlib
@@ -9,14 +11,14 @@ import hashlib
 import os
 import uuid
 from collections.abc import Container, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
 from filelock import Timeout
 
 from sweeps.engine.object_store import ObjectStore, Stamp, Stamps
-from sweeps.engine.root import STORE_PATIENCE_S, Root, is_fingerprint, try_for
+from sweeps.engine.root import STORE_PATIENCE_S, Root, TakenOver, is_fingerprint, try_for
 from trainer.checkpoint import BEST, LAST, PREVIOUS
 from trainer.whole_file import PARTIAL
 
@@ -36,6 +38,8 @@ class MirroredRoot(Root):
 
     url: str
     store: ObjectStore
+    _claims: dict[str, bytes] = field(default_factory=dict)
+    """With what this one has marked the trials that it trains as its own."""
 
     seconds_between_looks: ClassVar[float] = 2.0
 
@@ -90,13 +94,15 @@ class MirroredRoot(Root):
         Raises StoreAway having tried for a while.
         """
         folder = self.trial_folder(fingerprint)
-        try_for(STORE_PATIENCE_S)(self._mirror, folder)
+        self._claims[fingerprint] = uuid.uuid4().hex.encode()
+        try_for(STORE_PATIENCE_S)(self._claim_and_mirror, folder)
         return folder
 
     def share(self, fingerprint: str, *, only: str | None = None, patience_s: float = 0.0) -> None:
         """Copy to the store what has changed in a trial's folder, or one file of it.
 
-        Raises StoreAway having tried for so long.
+        Raises StoreAway having tried for so long, and TakenOver where another host has fetched it
+        to train.
         """
         try_for(patience_s)(self._share, fingerprint, only)
 
@@ -143,7 +149,8 @@ class MirroredRoot(Root):
         """Return the fingerprints of all trials that have files in the store."""
         return [name for name in self.store.list_folders("trials") if is_fingerprint(name)]
 
-    def _mirror(self, folder: Path) -> None:
+    def _claim_and_mirror(self, folder: Path) -> None:
+        self.store.write(_owner(folder.name), self._claims[folder.name])
         there = self._download_changed(folder)
         for file in folder.iterdir() if folder.is_dir() else ():
             if file.name not in there:
@@ -160,6 +167,9 @@ class MirroredRoot(Root):
 
     def _share(self, fingerprint: str, only: str | None) -> None:
         folder, prefix = self.trial_folder(fingerprint), f"trials/{fingerprint}"
+        claim = self._claims.get(fingerprint)
+        if claim is not None and self.store.read(_owner(fingerprint)) != claim:
+            raise TakenOver(f"trial {fingerprint} is trained on another host by now")
         there = self.store.list_objects(prefix)
         files = [file for file in folder.glob(only or "*") if file.suffix != PARTIAL]
         changed = [file for file in files if _stamp(file) != there.get(file.name)]
@@ -172,6 +182,10 @@ class MirroredRoot(Root):
         for name, stamp in self.store.list_objects(prefix).items() if changed else ():
             if (folder / name).is_file() and name != PREVIOUS:
                 _put_stamp(folder / name, stamp)
+
+
+def _owner(fingerprint: str) -> str:
+    return f"locks/{fingerprint}.owner"
 
 
 def _stamp(file: Path) -> Stamp | None:

@@ -55,6 +55,11 @@ class ObjectStore:
         with self._reach(), self._open_new(key) as sink:
             sink.write(content)
 
+    def read(self, key: str) -> bytes:
+        """Return an object's content."""
+        with self._reach(), self._files.open_input_stream(self.path_of(key)) as source:
+            return bytes(source.read())
+
     def download(self, key: str, file: Path) -> None:
         """Write an object to a file, whole."""
         with self._reach(), self._files.open_input_stream(self.path_of(key)) as source:

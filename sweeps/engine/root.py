@@ -41,6 +41,10 @@ class StoreAway(OSError):
     """A storage root on another host does not answer, or does not take what it is given."""
 
 
+class TakenOver(Exception):
+    """Another host has begun to train a trial that this one trains: it was given up for lost."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Root:
     """A storage root that exists. Those elsewhere raise StoreAway where they do not answer."""
@@ -128,7 +132,7 @@ class Root:
     def share(self, fingerprint: str, *, only: str | None = None, patience_s: float = 0.0) -> None:
         """Let other hosts have what is in a trial's folder, or one file of it.
 
-        Raises StoreAway having tried for so long.
+        Raises StoreAway having tried for so long, and TakenOver where all is theirs by now.
         """
 
     def measure(self, fingerprint: str, names: Iterable[str]) -> int:

@@ -23,7 +23,7 @@ from ray.tune.trainable.function_trainable import FunctionTrainable, wrap_functi
 
 from sweeps.engine.gpu_memory import GpuMemory
 from sweeps.engine.outcomes import OUTGROWN
-from sweeps.engine.root import STORE_PATIENCE_S, Root, StoreAway, open_patiently
+from sweeps.engine.root import STORE_PATIENCE_S, Root, StoreAway, TakenOver, open_patiently
 from sweeps.engine.share import Share
 from sweeps.engine.signals import EndRequest
 from trainer.checkpoint import find_usable
@@ -74,7 +74,7 @@ def run_trial(assignment: dict[str, Any], context: TrialContext) -> None:
         ending = _run_alone(assignment, context, share)
     except RayError:
         raise
-    except StoreAway as error:
+    except (StoreAway, TakenOver) as error:
         ending = {"outcome": "interrupted", "error": str(error)}
     except Exception as error:  # noqa: BLE001 - the trial boundary: recorded, not swallowed
         reason = f"{type(error).__name__}: {_first_line(error)}"

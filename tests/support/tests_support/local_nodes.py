@@ -8,13 +8,13 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 from tests_support.cluster_files import ROOT, SECRETS, image_environment
 
-from cluster.processes import end_tree, start_tree
+from cluster.processes import end_tree, kill_tree, start_tree
 
 BIN = Path(sys.executable).parent
 
@@ -55,18 +55,30 @@ def variables(**own: str) -> dict[str, str]:
 class Node:
     """A command that runs until its `with` block ends, with all its processes."""
 
-    def __init__(self, script: str, *, env: Mapping[str, str], log: Path) -> None:
+    def __init__(
+        self, script: str, *, env: Mapping[str, str], log: Path, inside: Sequence[str] = ()
+    ) -> None:
+        """Begin with a script of bash; `inside` are the words before a command of its host."""
         self._script, self._env, self._log = script, env, log
+        self._inside = inside
 
     def __enter__(self) -> "Node":
         with self._log.open("wb") as output:
             bash = shutil.which("bash") or "/bin/bash"
-            command = [bash, "-euc", self._script]
+            command = [*self._inside, bash, "-euc", self._script]
             self._root = start_tree(command, env=self._env, cwd=self._log.parent, output=output)
         return self
 
     def __exit__(self, *_: object) -> None:
         end_tree(self._root)
+
+    def kill(self) -> None:
+        """Kill all its processes at once, as a power cut would."""
+        kill_tree(self._root)
+
+    def has_ended(self) -> bool:
+        """Whether it has ended by itself."""
+        return self._root.poll() is not None
 
     def wait_until(self, is_ready: Callable[[], bool], *, timeout_s: float = 90.0) -> None:
         """Return once it is ready. AssertionError, with its log, when it ends or takes too long."""

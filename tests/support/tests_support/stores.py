@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,12 +37,15 @@ class Stores:
     @property
     def study_url(self) -> str:
         """Return the database for studies."""
-        return f"postgresql://unshift@127.0.0.1:{self.postgres.port}/unshift"
+        return f"postgresql://unshift@{self.postgres.ip}:{self.postgres.port}/unshift"
 
 
 @contextlib.contextmanager
-def serve_stores(folder: Path) -> Iterator[Stores]:
-    """Run the stores over a folder; skip the test where a server is not installed."""
+def serve_stores(
+    folder: Path, *, ip: str = "127.0.0.1", inside: Sequence[str] = ()
+) -> Iterator[Stores]:
+    """Run the stores over a folder, on an address of a host of which `inside` are the words before
+    a command; skip the test where a server is not installed."""
     programs = _find_postgres()
     if programs is None:
         pytest.skip("PostgreSQL is not installed (Debian: postgresql)")
@@ -51,18 +54,25 @@ def serve_stores(folder: Path) -> Iterator[Stores]:
     secrets = make_secrets(folder / "secrets")
     port, mlflow, s3, *others = free_ports(6)
     with ExitStack() as stack:
-        postgres = stack.enter_context(Postgres(programs, secrets, port))
-        objects = _objects_command(secrets, folder, ports=[s3, *others])
-        weed = stack.enter_context(Node(objects, env=variables(), log=folder / "weed.log"))
-        health = replaced(SERVICES["objects"]["healthcheck"]["test"][-1], {"8333": str(s3)})
-        weed.wait_until(lambda: knock(health)[0] == 200)
-        endpoint = f"http://127.0.0.1:{s3}"
-        command, env = _mlflow(secrets, folder, port=mlflow, postgres=port, s3=endpoint)
-        server = stack.enter_context(Node(command, env=env, log=folder / "mlflow.log"))
-        health = replaced(SERVICES["mlflow"]["healthcheck"]["test"][-1], {"5000": str(mlflow)})
+        postgres = stack.enter_context(Postgres(programs, secrets, ip, port, inside))
+        objects = _objects_command(secrets, folder, ip=ip, ports=[s3, *others])
+        log = folder / "weed.log"
+        weed = stack.enter_context(Node(objects, env=variables(), log=log, inside=inside))
+        weed_health = _health("objects", ip, {"8333": str(s3)})
+        weed.wait_until(lambda: knock(weed_health)[0] == 200)
+        endpoint = f"http://{ip}:{s3}"
+        command, env = _mlflow(secrets, folder, ip=ip, port=mlflow, postgres=port, s3=endpoint)
+        log = folder / "mlflow.log"
+        server = stack.enter_context(Node(command, env=env, log=log, inside=inside))
+        health = _health("mlflow", ip, {"5000": str(mlflow)})
         server.wait_until(lambda: knock(health) == (200, "OK"))
         client = _client(secrets, folder, s3=endpoint)
-        yield Stores(f"http://127.0.0.1:{mlflow}", endpoint, postgres, secrets, client)
+        yield Stores(f"http://{ip}:{mlflow}", endpoint, postgres, secrets, client)
+
+
+def _health(service: str, ip: str, ports: dict[str, str]) -> str:
+    address = SERVICES[service]["healthcheck"]["test"][-1]
+    return replaced(address, {"127.0.0.1": ip, **ports})
 
 
 def _find_postgres() -> Path | None:
@@ -75,8 +85,10 @@ def _find_postgres() -> Path | None:
 class Postgres:
     """A server as the image of compose.yaml makes it: with a password for every connection."""
 
-    def __init__(self, programs: Path, secrets: Path, port: int) -> None:
-        self._programs, self.port = programs, port
+    def __init__(
+        self, programs: Path, secrets: Path, ip: str, port: int, inside: Sequence[str]
+    ) -> None:
+        self._programs, self.ip, self.port, self._inside = programs, ip, port, inside
         given = SERVICES["postgres"]["environment"]
         self._make = [
             *(f"--username={given['POSTGRES_USER']}", f"--pwfile={secrets / 'postgres_password'}"),
@@ -97,6 +109,8 @@ class Postgres:
                 shutil.chown(path, "postgres")
         data = str(self._folder / "data")
         self._run("initdb", "--pgdata", data, *self._make)
+        with (self._folder / "data" / "pg_hba.conf").open("a") as rules:
+            rules.write("host all all all scram-sha-256\n")  # as the image does
         self._start(data)
         self._run("psql", *self._as_user("postgres"), f"CREATE DATABASE {self._first}")
         self._run("psql", *self._as_user(self._first), self._sql)
@@ -114,22 +128,22 @@ class Postgres:
         shutil.rmtree(self._folder)
 
     def _start(self, data: str) -> None:
-        options = f"-p {self.port} -h 127.0.0.1 -k {self._folder}"
+        options = f"-p {self.port} -h {self.ip} -k {self._folder}"
         log = str(self._folder / "log")
         self._run("pg_ctl", "--pgdata", data, "--options", options, "--log", log, "--wait", "start")
 
     def _as_user(self, database: str) -> list[str]:
-        url = f"postgresql://unshift@127.0.0.1:{self.port}/{database}"
+        url = f"postgresql://unshift@{self.ip}:{self.port}/{database}"
         return ["--no-psqlrc", "--quiet", url, "--command"]
 
     def _run(self, program: str, *arguments: str) -> None:
         path = self._programs / program
         found = str(path) if path.exists() else shutil.which(program)
         assert found is not None, program
+        as_user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
         done = subprocess.run(
-            [found, *arguments],
+            [*self._inside, *(as_user if os.geteuid() == 0 else []), found, *arguments],
             env=os.environ | {"PGPASSWORD": self._password},
-            user="postgres" if os.geteuid() == 0 else None,
             cwd="/",
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -138,14 +152,14 @@ class Postgres:
         assert done.returncode == 0, done.stdout
 
 
-def _objects_command(secrets: Path, folder: Path, *, ports: list[int]) -> str:
+def _objects_command(secrets: Path, folder: Path, *, ip: str, ports: list[int]) -> str:
     (folder / "objects").mkdir()
     command = replaced(
         " ".join(SERVICES["objects"]["command"]),
         {
             "/run/secrets": str(secrets),
             "-dir=/data": f"-dir={folder / 'objects'}",
-            "-s3.ip.bind=0.0.0.0": "-s3.ip.bind=127.0.0.1",
+            "-s3.ip.bind=0.0.0.0": f"-s3.ip.bind={ip}",
             "8333": str(ports[0]),
         },
     )
@@ -161,20 +175,20 @@ def _objects_command(secrets: Path, folder: Path, *, ports: list[int]) -> str:
 
 
 def _mlflow(
-    secrets: Path, folder: Path, *, port: int, postgres: int, s3: str
+    secrets: Path, folder: Path, *, ip: str, port: int, postgres: int, s3: str
 ) -> tuple[str, dict[str, str]]:
     (folder / "home").mkdir()
-    database = {"unshift@postgres/": f"unshift@127.0.0.1:{postgres}/"}
+    database = {"unshift@postgres/": f"unshift@{ip}:{postgres}/"}
     (folder / "basic_auth.ini").write_text(
         replaced(FILE["configs"]["basic_auth"]["content"], database)
     )
     service = SERVICES["mlflow"]
     changes = {
         "/run/secrets": str(secrets),
-        "--host 0.0.0.0": "--host 127.0.0.1",
+        "--host 0.0.0.0": f"--host {ip}",
         "--port 5000": f"--port {port}",
         "--workers 2": "--workers 1",
-        "mlflow:5000,127.0.0.1:5000,localhost:5000": f"mlflow:5000,127.0.0.1:{port}",
+        "mlflow:5000,127.0.0.1:5000,localhost:5000": f"mlflow:5000,{ip}:{port}",
         # PostgreSQL's port is any here, and the password file is for 5432.
         "'*:5432:": "'*:*:",
     }

@@ -1,4 +1,4 @@
-"""Over a folder that stands for an object store; tests/chaos/test_stores.py has a real one."""
+"""Over a folder that stands for an object store; tests/chaos/test_real_stores.py has a real one."""
 
 import json
 import os
@@ -6,7 +6,7 @@ import os
 import pytest
 
 from sweeps.engine.outcomes import TrialRecord
-from sweeps.engine.root import Root, StoreAway
+from sweeps.engine.root import Root, StoreAway, TakenOver
 from trainer.checkpoint import BEST, LAST, PREVIOUS
 from trainer.data import open_data
 from trainer.sample_cache import find_stored
@@ -208,3 +208,26 @@ def test_an_outcome_overwrites_nothing_that_another_host_has_shared_since(host, 
     other.share(NAME)
     one.keep_outcome(TrialRecord(fingerprint=NAME, outcome="finished"), study="lr")
     assert (store / "trials" / NAME / "weights.txt").read_text() == "of step 20"
+
+
+def test_a_host_that_was_cut_off_writes_nothing_over_what_another_has_gone_on_with(host, store):
+    lost = host("lost")
+    lost.fetch_to_train(NAME)
+    write(lost, journal="to 40")
+    lost.share(NAME)
+    other = host("other")
+    assert contents(other.fetch_to_train(NAME)) == {"journal.txt": "to 40"}
+    write(lost, journal="to 48")
+    with pytest.raises(TakenOver, match=f"^trial {NAME} is trained on another host by now$"):
+        lost.share(NAME, patience_s=60)
+    write(other, journal="to 80")
+    other.share(NAME)
+    with pytest.raises(TakenOver):
+        lost.share(NAME)
+    assert contents(store / "trials" / NAME) == {"journal.txt": "to 80"}
+    other.keep_outcome(
+        TrialRecord(fingerprint=NAME, outcome="finished", params={}), study="lr@01234567"
+    )
+    assert host("driver").find_outcome(NAME)[0] == "lr@01234567"
+    lost.fetch_to_train(NAME)  # it may have it back
+    lost.share(NAME)
