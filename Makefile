@@ -3,6 +3,7 @@
 #   make sweep [DATA=~/music] [TRIALS=32] [MAX_STEPS=1000] [DRY_RUN=1]
 #   make test [ARGS="-k damage"]   two files at a time; ARGS=-n0 one
 #   make chaos     faults, injected for up to half an hour (docs/durability.md)
+#   make cluster-demo   a cluster in miniature that loses machines (docs/cluster.md); Linux, as root
 #   make check     ruff and mypy
 #   make lock      resolve requirements.lock anew
 #   make pictures  draw the pictures of the documentation anew
@@ -19,7 +20,7 @@ settings = $(if $(filter-out demo,$(DATA)),DATA=$(call quoted,$(DATA))) $(if $(M
 again = $(strip make sweep $(settings))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sweep test chaos check lock pictures
+.PHONY: help setup sweep test chaos cluster-demo check lock pictures
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -41,6 +42,9 @@ test: $(READY)
 
 chaos: $(READY)
 	$(BIN)/python -m pytest -m chaos -s $(ARGS)
+
+cluster-demo: $(READY)
+	$(BIN)/python -m pytest -n0 -m chaos -s --no-header $(ARGS) tests/chaos/test_mini_cluster.py
 
 check: $(READY)
 	$(BIN)/ruff check .

@@ -9,6 +9,7 @@ import json
 import os
 import runpy
 import sys
+import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -27,6 +28,9 @@ ANSWER = "unshift-readiness: "
 FREE_BYTES = 2_000_000_000
 """Checkpoints and weights of some trials of size log."""
 CONNECT_TIMEOUT_S = 5
+TAKE_TIMEOUT_S = 30.0
+"""All nodes are asked at the same time: the driver's may be slower than this one."""
+_SECONDS_BETWEEN_LOOKS = 0.2
 
 
 @click.command()
@@ -34,7 +38,7 @@ CONNECT_TIMEOUT_S = 5
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 @click.option("--expect", multiple=True, metavar="PACKAGE==VERSION")
 @click.option("--leave", multiple=True, help="Names to leave in the storage root for others.")
-@click.option("--take", default="", help="A name that the driver's node has left there.")
+@click.option("--take", default="", help="A name that the driver's node leaves there.")
 def main(
     script: str,
     arguments: tuple[str, ...],
@@ -124,7 +128,9 @@ def _check_storage(storage: str, leave: Sequence[str]) -> Iterator[str]:
 def _check_shared(storage: str, name: str) -> Iterator[str]:
     try:
         root = Root.open(storage, relative_to=Path("/"), create=True)
-        is_seen = root.is_asked_to_stop(name)
+        deadline = time.monotonic() + TAKE_TIMEOUT_S
+        while not (is_seen := root.is_asked_to_stop(name)) and time.monotonic() < deadline:
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
         root.forget_stop(name)
     except (OSError, ValueError) as error:
         yield _as_fault("storage", storage, error)

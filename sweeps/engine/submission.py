@@ -90,7 +90,7 @@ def check_cluster(submission: Submission, dashboard: Dashboard) -> list[str]:
 
 
 def check_nodes(submission: Submission, dashboard: Dashboard) -> list[str]:
-    """Return what is wrong on the nodes: on the head, then on others at the same time.
+    """Return what is wrong on the nodes, all asked at the same time; of the head alone, if it is.
 
     Raises ClusterFailed where one of them does not answer.
     """
@@ -98,10 +98,9 @@ def check_nodes(submission: Submission, dashboard: Dashboard) -> list[str]:
     check = uuid.uuid4().hex[:12]
     names = {node.address: f"check-{check}-{node.address}" for node in workers}
     leave = [part for name in names.values() for part in ("--leave", name)]
-    if faults := _ask(submission, dashboard, {f"check-{check}": (None, leave)}):
-        return faults
-    questions = {name: (host, ["--take", name]) for host, name in names.items()}
-    return _ask(submission, dashboard, questions)
+    of_head: dict[str, tuple[str | None, list[str]]] = {f"check-{check}": (None, leave)}
+    of_others = {name: (host, ["--take", name]) for host, name in names.items()}
+    return _ask(submission, dashboard, of_head | of_others)
 
 
 def choose_workers(nodes: Sequence[Node]) -> list[Node]:
@@ -165,7 +164,8 @@ def _ask(
     dashboard: Dashboard,
     questions: Mapping[str, tuple[str | None, list[str]]],
 ) -> list[str]:
-    """Ask nodes, all at the same time, by small jobs of these names, on these hosts."""
+    """Ask nodes, all at the same time, by small jobs of these names, on these hosts; the head
+    comes first, and where something is wrong with it, what others say is not waited for."""
     pins = [f"--expect={name}=={wanted}" for name, wanted in read_pins(submission.folder).items()]
     for job, (host, options) in questions.items():
         command = ["python", "-m", "sweeps.engine.readiness", *pins, *options]
@@ -180,4 +180,6 @@ def _ask(
             raise ClusterFailed(f"{host or 'the head'} cannot be looked at: {answer.last_line}")
         found = loads(answer.last_line.removeprefix(ANSWER))
         faults |= dict.fromkeys(f"{host}: {fault}" if host else fault for fault in found)
+        if host is None and faults:
+            break
     return list(faults)

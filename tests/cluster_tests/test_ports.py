@@ -1,21 +1,15 @@
 """Every port on which a head listens: who may reach it, and what it answers without the token."""
 
-import http.client
-import importlib
 import os
-import pkgutil
 import subprocess
 import sys
 
 import grpc
 import psutil
 import pytest
-import ray.core.generated
+from tests_support.knocking import all_methods, kind_of
 
 pytestmark = pytest.mark.slow
-
-LOOPBACK = {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
-METRICS = b"# HELP "
 
 # By process and by what a port says without a token: "grpc" (each method that is known there
 # refuses), "http" (whatever is asked refuses), "dashboard" (static pages, the rest refuses),
@@ -48,63 +42,6 @@ actor = Actor.remote()
 print(ray.get(actor.answer.remote()), flush=True)
 input()
 """
-
-
-def all_methods():
-    """Return the path of every gRPC method that Ray's own sources describe."""
-    paths = set()
-    for module in pkgutil.iter_modules(ray.core.generated.__path__):
-        if module.name.endswith("_pb2"):
-            found = importlib.import_module(f"ray.core.generated.{module.name}").DESCRIPTOR
-            for service in found.services_by_name.values():
-                paths |= {f"/{service.full_name}/{each.name}" for each in service.methods}
-    # Ray's Python has no description of these.
-    paths |= {f"/ray.rpc.ObjectManagerService/{name}" for name in ("Push", "Pull", "FreeObjects")}
-    paths.add("/opentelemetry.proto.collector.metrics.v1.MetricsService/Export")
-    return sorted(paths)
-
-
-def codes(host, port, methods):
-    """Return the gRPC status of each method, called without a token; None where it is no gRPC."""
-    found = {}
-    with grpc.insecure_channel(f"{host}:{port}") as channel:
-        for method in methods:
-            try:
-                channel.unary_unary(method)(b"", timeout=10)
-                found[method] = "OK"
-            except grpc.RpcError as error:
-                found[method] = error.code().name
-    return found
-
-
-def answer(host, port, path, method="GET"):
-    """Return (status, beginning of the content) over HTTP, None where a port speaks no HTTP."""
-    connection = http.client.HTTPConnection(host, port, timeout=10)
-    try:
-        connection.request(method, path)
-        response = connection.getresponse()
-        return response.status, response.read()[:20]
-    except http.client.BadStatusLine:
-        return None
-    finally:
-        connection.close()
-
-
-def kind_of(host, port, methods):
-    """Return what a port is, by what it answers without a token."""
-    page = answer(host, port, "/")
-    if page is None:
-        found = codes(host, port, methods)
-        refused = {m: c for m, c in found.items() if c == "UNAUTHENTICATED"}
-        others = {m: c for m, c in found.items() if c not in ("UNAUTHENTICATED", "UNIMPLEMENTED")}
-        return "grpc" if refused and not others else f"gRPC that answers: {others}"
-    if page[1].startswith(METRICS):
-        return "metrics"
-    asked = ("/api/jobs/", "/api/v0/nodes", "/api/version", "/metrics", "/anything")
-    statuses = {answer(host, port, path, m)[0] for path in asked for m in ("GET", "POST", "PUT")}
-    if statuses != {401}:
-        return f"HTTP that answers: {statuses}"
-    return "http" if page[0] == 401 else "dashboard"
 
 
 def role_of(process, driver):

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+import psutil
 from tests_support.cluster_files import ROOT, SECRETS, image_environment
 
 from cluster.processes import end_tree, kill_tree, start_tree
@@ -75,6 +76,11 @@ class Node:
     def kill(self) -> None:
         """Kill all its processes at once, as a power cut would."""
         kill_tree(self._root)
+
+    def processes(self) -> list[psutil.Process]:
+        """Return all its processes."""
+        root = psutil.Process(self._root.pid)
+        return [root, *root.children(recursive=True)]
 
     def has_ended(self) -> bool:
         """Whether it has ended by itself."""

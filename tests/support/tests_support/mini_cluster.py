@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
 from tests_support.cluster_files import CLUSTER
 from tests_support.local_nodes import Node, knock, replaced, variables
 from tests_support.network import Host, Network
@@ -53,6 +54,11 @@ class Machine:
         assert self._node is not None
         self.host.cut()
         self._node.kill()
+
+    def processes(self) -> list[psutil.Process]:
+        """Return all that run there of Ray."""
+        assert self._node is not None
+        return self._node.processes()
 
     def has_ended(self) -> bool:
         """Whether Ray has ended by itself."""
@@ -113,12 +119,15 @@ class MiniCluster:
         return self._start(host, replaced(script, changes))
 
     def _start(self, host: Host, command: str) -> Machine:
-        # A socket's path must stay below 104 characters: not in pytest's folder.
-        own = f" --node-ip-address={host.ip} --temp-dir={self._ray_folder(host)}"
+        seen, own = self._ray_folders(host)
+        for folder in (seen, own):
+            folder.mkdir(exist_ok=True)
         self.machines[host.name] = machine = Machine(
             host=host,
             env=self._environment(host),
-            command=command + own + " --include-log-monitor=false",
+            # `ip netns exec` gives a command mounts of its own.
+            command=f"mount --bind {own} {seen}\n{command}"
+            f" --node-ip-address={host.ip} --temp-dir={seen} --include-log-monitor=false",
             folder=self.folder,
             health=f"http://{host.ip}:52365/api/local_raylet_healthz",
         )
@@ -148,15 +157,19 @@ class MiniCluster:
             "RAY_TLS_CA_CERT": str(folder / "authority.crt"),
         }
 
-    @staticmethod
-    def _ray_folder(host: Host) -> Path:
-        return Path(f"/tmp/{host.namespace}")
+    def _ray_folders(self, host: Host) -> tuple[Path, Path]:
+        """Return Ray's folder as all machines see it, by the same name, and a host's own one.
+
+        A socket's path must stay below 104 characters: not in pytest's folder.
+        """
+        return Path(f"/tmp/{self.network.name}"), Path(f"/tmp/{host.namespace}")
 
     def end(self) -> None:
         """Take all machines down, the head last."""
         for machine in reversed(self.machines.values()):
             machine.end()
-            shutil.rmtree(self._ray_folder(machine.host), ignore_errors=True)
+            for folder in self._ray_folders(machine.host):
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -12,7 +12,8 @@ from typing import Self
 
 import pytest
 
-_PREFIX = "198.18.77"  # of the range for trials of networks (RFC 2544): nobody's
+# A network for each process, of the range for trials of networks (RFC 2544): nobody's.
+_PREFIX = f"198.18.{os.getpid() % 256}"
 _BITS = 24
 
 
@@ -47,7 +48,7 @@ class Network:
     """
 
     def __init__(self) -> None:
-        self._id = f"un{os.getpid() % 10_000}"
+        self.name = f"un{os.getpid() % 10_000}"
         self._hosts: list[Host] = []
         self._stack = ExitStack()
         self.ip = f"{_PREFIX}.1"
@@ -57,12 +58,12 @@ class Network:
         if shutil.which("ip", path=_PATH) is None or os.geteuid() != 0:
             pytest.skip("network namespaces need Linux's iproute2, and root")
         try:
-            _run("link", "add", self._id, "type", "bridge")
+            _run("link", "add", self.name, "type", "bridge")
         except PermissionError as error:
             pytest.skip(f"network namespaces are not allowed here: {error}")
-        self._stack.callback(_run, "link", "delete", self._id)
-        _run("address", "add", f"{self.ip}/{_BITS}", "dev", self._id)
-        _run("link", "set", self._id, "up")
+        self._stack.callback(_run, "link", "delete", self.name)
+        _run("address", "add", f"{self.ip}/{_BITS}", "dev", self.name)
+        _run("link", "set", self.name, "up")
         _run("link", "set", "lo", "up")
         return self
 
@@ -72,12 +73,12 @@ class Network:
     def add(self, name: str) -> Host:
         """Return a new host."""
         number = len(self._hosts) + 2
-        host = Host(name, f"{_PREFIX}.{number}", f"{self._id}-{name}", f"{self._id}-{number}")
+        host = Host(name, f"{_PREFIX}.{number}", f"{self.name}-{name}", f"{self.name}-{number}")
         _run("netns", "add", host.namespace)
         self._stack.callback(_run, "netns", "delete", host.namespace)
         peer = ("peer", "name", "eth0", "netns", host.namespace)
         _run("link", "add", host.cable, "type", "veth", *peer)
-        _run("link", "set", host.cable, "master", self._id, "up")
+        _run("link", "set", host.cable, "master", self.name, "up")
         within = ("-netns", host.namespace)
         _run(*within, "address", "add", f"{host.ip}/{_BITS}", "dev", "eth0")
         for device in ("eth0", "lo"):

@@ -7,6 +7,7 @@ import threading
 import pytest
 from click.testing import CliRunner
 
+from sweeps.engine import readiness
 from sweeps.engine.readiness import ANSWER, main
 
 
@@ -77,11 +78,19 @@ def test_a_storage_root_without_room_is_told(ask, mount_disk):
     assert fault.startswith(f"storage={disk}; must have 2 GB free, has 0.0: make room")
 
 
-def test_a_storage_root_that_is_not_shared_is_told_by_others(ask, tmp_path):
+def test_a_storage_root_that_is_not_shared_is_told_by_others(ask, tmp_path, monkeypatch):
+    monkeypatch.setattr(readiness, "TAKE_TIMEOUT_S", 0.5)
     assert ask(options=["--leave", "check-1", "--leave", "check-2"]) == []
     assert ask(options=["--take", "check-1"]) == []
     (fault,) = ask("--storage", tmp_path / "own", options=["--take", "check-2"])
     assert fault.startswith(f"storage={tmp_path / 'own'}; must be a folder that all machines share")
+
+
+def test_a_node_that_is_faster_than_the_drivers_waits_for_it(ask):
+    left = threading.Timer(1.0, lambda: ask(options=["--leave", "check-1"]))
+    left.start()
+    assert ask(options=["--take", "check-1"]) == []
+    left.join()
 
 
 @pytest.mark.parametrize("option", ["study-storage", "tracking-uri"])
