@@ -1,11 +1,11 @@
 #!/bin/sh
-# Make a certificate for each machine of a cluster, signed by an authority of the cluster's own, for Ray's
-# TLS (docs/cluster.md). What is there already stays.
+# Make a certificate for each machine of a cluster, by an authority of its own, for Ray's TLS.
 #
 #   sh cluster/make-certificates.sh 192.0.2.10 192.0.2.11 head.example.org
 #
-# They lie beside the secrets, in tls/. Each machine gets authority.crt and its own .crt and .key, and
-# nobody but you authority.key: whoever has it can make a machine of this cluster.
+# What is there already stays. They lie beside the secrets, in tls/ (docs/cluster.md). Each machine gets
+# authority.crt and its own .crt and .key, and nobody but you authority.key: whoever has it can make a
+# machine of this cluster.
 set -eu
 umask 077
 

@@ -104,7 +104,8 @@ def submitted(cluster, client, recordings, tmp_path):
 
 def test_a_sweep_outlives_its_machines(cluster, submitted):
     story = Story()
-    story.tell(f"head, 3 workers with a GPU each, stores: {cluster.dashboard_url}")
+    way = "network namespaces" if cluster.network.has_namespaces else "addresses of loopback"
+    story.tell(f"head and 3 workers with a GPU each, on {way}: {cluster.dashboard_url}")
     for trials, state in ((1, "cold"), (2, "warm"), (10, "warm")):
         sweep = submitted(trials=trials)
         typed_s = time.monotonic()
@@ -131,10 +132,10 @@ def test_a_sweep_outlives_its_machines(cluster, submitted):
     story.tell(sweep.wait_for_line("came)"))
 
     two = cluster.machines["two"]
-    two.host.cut()
+    two.cut()
     story.tell("worker two is cut off from the network")
     sweep.wait_for_line("goes on from its checkpoint", times=3)
-    two.host.mend()
+    two.mend()
     story.tell("its trial goes on elsewhere; its cable is back")
     wait_until(two.has_ended, seconds=120)
     two.start()

@@ -53,6 +53,8 @@ time.sleep(600)
 def cluster(tmp_path_factory):
     """A head with its stores and a worker, a job on the one that has an actor on the other."""
     with run_cluster(tmp_path_factory.mktemp("cluster")) as cluster:
+        if not cluster.network.has_namespaces:
+            pytest.skip("network namespaces need Linux's iproute2, and root")
         cluster.add_worker("one", cpus=1, gpus=0).wait_until_up()
         with pytest.MonkeyPatch.context() as patch:
             for name, value in cluster.client_environment.items():

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from cryptography import x509
 from tests_support.cluster_files import (
+    CERTIFICATES,
     COMPOSE,
     DOCKERFILE,
     PAGE,
@@ -25,7 +27,7 @@ from tests_support.local_nodes import variables
 
 def scripts() -> dict[str, str]:
     """Return all shell text by where it stands, each with the shell that runs it."""
-    found = {path.name: path.read_text() for path in (SBATCH, SECRETS)}
+    found = {path.name: path.read_text() for path in (SBATCH, SECRETS, CERTIFICATES)}
     for path in RAY_UP:
         for key, commands in read_ray_up(path).items():
             if key.endswith("commands"):
@@ -103,6 +105,28 @@ def test_secrets_are_in_the_formats_of_who_reads_them(tmp_path: Path) -> None:
     (identity,) = json.loads(read["s3.json"])["identities"]
     assert identity["credentials"][0]["secretKey"] == read["s3_secret"]
     assert read["pgpass"] == f"*:5432:*:unshift:{read['postgres_password']}\n"
+
+
+def test_each_machine_gets_a_certificate_once_that_the_authority_stands_for(tmp_path: Path) -> None:
+    variables = {"PATH": "/usr/bin:/bin", "UNSHIFT_SECRETS": str(tmp_path)}
+
+    def make(*machines: str) -> dict[str, bytes]:
+        command = ["sh", str(CERTIFICATES), *machines]
+        done = subprocess.run(command, env=variables, capture_output=True, text=True, check=True)
+        assert (done.stdout, done.stderr) == (f"certificates in {tmp_path}/tls\n", "")
+        return {path.name: path.read_bytes() for path in (tmp_path / "tls").glob("*.[ck]*")}
+
+    first = make("192.0.2.10")
+    second = make("192.0.2.10", "head.example.org")
+    assert first.items() <= second.items()
+    authority = x509.load_pem_x509_certificate(second["authority.crt"])
+    for machine in ("192.0.2.10", "head.example.org"):
+        own = x509.load_pem_x509_certificate(second[f"{machine}.crt"])
+        own.verify_directly_issued_by(authority)
+        names = own.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        assert machine in [str(name.value) for name in names]
+        assert stat.S_IMODE((tmp_path / "tls" / f"{machine}.key").stat().st_mode) == 0o600
+    assert second["authority.key"] != second["192.0.2.10.key"]
 
 
 def test_compose_asks_for_files_that_are_made(tmp_path: Path) -> None:

@@ -13,9 +13,10 @@ KUBERAY = sorted((CLUSTER / "kuberay").glob("*.yaml"))
 COMPOSE = CLUSTER / "compose.yaml"
 SBATCH = CLUSTER / "slurm" / "sweep.sbatch"
 SECRETS = CLUSTER / "make-secrets.sh"
+CERTIFICATES = CLUSTER / "make-certificates.sh"
 DOCKERFILE = CLUSTER / "Dockerfile"
 PAGE = ROOT / "docs" / "cluster.md"
-ALL = [*RAY_UP, *KUBERAY, COMPOSE, SBATCH, SECRETS, DOCKERFILE]
+ALL = [*RAY_UP, *KUBERAY, COMPOSE, SBATCH, SECRETS, CERTIFICATES, DOCKERFILE]
 
 _VARIABLE = re.compile(r"\$(?:(\$)|\{(\w+)(?::-((?:[^{}]|\$\{\w+\})*))?\})")
 

@@ -14,13 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
-from tests_support.cluster_files import CLUSTER
+from tests_support.cluster_files import CERTIFICATES
 from tests_support.local_nodes import Node, knock, replaced, variables
 from tests_support.network import Host, Network
 from tests_support.stores import SERVICES, Stores, give_home, serve_stores
 
 HEAD = "head"
-_CERTIFICATES = CLUSTER / "make-certificates.sh"
 _RAY = SERVICES["head"]["environment"]
 
 
@@ -52,8 +51,16 @@ class Machine:
     def lose_power(self) -> None:
         """End all of it without a word to anybody."""
         assert self._node is not None
-        self.host.cut()
+        self.cut()
         self._node.kill()
+
+    def cut(self) -> None:
+        """Cut it off from the network."""
+        self.host.cut(self.processes())
+
+    def mend(self) -> None:
+        """Take that back."""
+        self.host.mend(self.processes())
 
     def processes(self) -> list[psutil.Process]:
         """Return all that run there of Ray."""
@@ -87,7 +94,7 @@ class MiniCluster:
     @property
     def dashboard_url(self) -> str:
         """Return where jobs are submitted."""
-        return f"http://{self.head.ip}:8265"
+        return f"http://{self.head.ip}:{self.head.port(8265)}"
 
     @property
     def client_environment(self) -> dict[str, str]:
@@ -104,7 +111,7 @@ class MiniCluster:
         changes = {
             "--num-cpus=2": f"--num-cpus={cpus}",
             "--num-gpus=0": f"--num-gpus={gpus}",
-            "--address=head:": f"--address={self.head.ip}:",
+            "--address=head:6379": f"--address={self.head.ip}:{self.head.port(6379)}",
         }
         return self._start(self.network.add(name), replaced(words, changes))
 
@@ -115,6 +122,8 @@ class MiniCluster:
             "/run/secrets": str(self.stores.secrets),
             "'*:5432:": "'*:*:",
             "--dashboard-host=0.0.0.0": f"--dashboard-host={host.ip}",
+            "--port=6379": f"--port={host.port(6379)}",
+            "8265": f"{host.port(8265)} --ray-client-server-port={host.port(10001)}",
         }
         return self._start(host, replaced(script, changes))
 
@@ -122,14 +131,18 @@ class MiniCluster:
         seen, own = self._ray_folders(host)
         for folder in (seen, own):
             folder.mkdir(exist_ok=True)
+        # `ip netns exec` gives a command mounts of its own.
+        mount = f"mount --bind {own} {seen}\n" if self.network.has_namespaces else ""
+        agent = host.port(52365)
         self.machines[host.name] = machine = Machine(
             host=host,
             env=self._environment(host),
-            # `ip netns exec` gives a command mounts of its own.
-            command=f"mount --bind {own} {seen}\n{command}"
-            f" --node-ip-address={host.ip} --temp-dir={seen} --include-log-monitor=false",
+            command=mount
+            + replaced(command, {"8076": str(host.port(8076))})
+            + f" --node-ip-address={host.ip} --temp-dir={seen} --include-log-monitor=false"
+            + f" --dashboard-agent-listen-port={agent}",
             folder=self.folder,
-            health=f"http://{host.ip}:52365/api/local_raylet_healthz",
+            health=f"http://{host.ip}:{agent}/api/local_raylet_healthz",
         )
         machine.start()
         return machine
@@ -143,10 +156,12 @@ class MiniCluster:
             for name, value in _RAY.items()
         }
         given["AWS_ENDPOINT_URL"] = self.stores.objects
+        given["DASHBOARD_METRIC_PORT"] = str(host.port(44227))
+        given["AUTOSCALER_METRIC_PORT"] = str(host.port(44217))
         return variables(**given, HOME=str(home), OMP_NUM_THREADS="1", **self._tls(host))
 
     def _tls(self, host: Host) -> dict[str, str]:
-        make = ["sh", str(_CERTIFICATES), host.ip]
+        make = ["sh", str(CERTIFICATES), host.ip]
         own = os.environ | {"UNSHIFT_SECRETS": str(self.stores.secrets)}
         subprocess.run(make, env=own, check=True, stdout=subprocess.DEVNULL)
         folder = self.stores.secrets / "tls"

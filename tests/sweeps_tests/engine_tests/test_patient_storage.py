@@ -1,10 +1,13 @@
 import threading
+from types import SimpleNamespace
 
 import optuna
 import pytest
+import sqlalchemy
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
 
+from sweeps.engine import patient_storage
 from sweeps.engine.patient_storage import PatientStorage
 from sweeps.engine.store import open_optuna
 
@@ -34,6 +37,19 @@ def test_a_write_to_a_full_disk_waits_until_there_is_room_with_one_warning(study
         "the study's database does not answer, waiting for it: "
         "(sqlite3.OperationalError) database or disk is full"
     ]
+
+
+def test_a_long_wait_is_told_of_from_time_to_time(caplog):
+    tell, error = patient_storage._Telling(), sqlalchemy.exc.OperationalError("", {}, Exception())
+    for number, waited in enumerate((0.0, 0.1, 0.9, 1.1, 1.2, 2.2), start=1):
+        tell(
+            SimpleNamespace(
+                seconds_since_start=waited * patient_storage._TOLD_EVERY_S,
+                attempt_number=number,
+                outcome=SimpleNamespace(exception=lambda: error),
+            )
+        )
+    assert len(caplog.records) == 3
 
 
 def test_telling_again_what_was_told_is_taken_as_told(tmp_path):
