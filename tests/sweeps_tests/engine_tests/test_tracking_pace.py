@@ -8,7 +8,7 @@ import pytest
 from sweeps.engine import tracking
 from sweeps.engine.tracking import Tracking
 
-A, B = "a" * 16, "b" * 16
+A, B, C = "a" * 16, "b" * 16, "c" * 16
 
 
 class Store:
@@ -16,12 +16,12 @@ class Store:
 
     def __init__(self):
         self.asked, self.taken = [], []
-        self.may_answer = threading.Event()
+        self.answers = threading.Semaphore(0)
         self.refusals = 0
 
     def write(self, *, fingerprint, dues):
         self.asked.append(fingerprint)
-        self.may_answer.wait(10)
+        self.answers.acquire(timeout=10)
         if self.refusals:
             self.refusals -= 1
             raise ConnectionError("not now")
@@ -43,7 +43,7 @@ def store(monkeypatch):
     runs = type("SweepRuns", (Store,), {"__new__": lambda cls, *_, **__: store})
     monkeypatch.setattr(tracking, "SweepRuns", runs)
     yield store
-    store.may_answer.set()
+    store.answers.release(100)
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def test_what_came_while_a_write_was_refused_is_written_with_it_in_order(store, 
     writer.add_row(A, {"step": 10})
     store.wait_until_asked(1)
     writer.add_row(A, {"step": 20})
-    store.may_answer.set()
+    store.answers.release(2)
     assert writer.close([]) == 0
     assert store.taken == [(A, 10), (A, 20)]
 
@@ -69,11 +69,14 @@ def test_what_is_being_written_at_the_end_is_missing_too(store, writer):
 
 
 def test_nothing_more_is_asked_of_a_store_once_the_time_is_over(store, writer):
-    writer.add_row(A, {"step": 10})
+    writer.add_row(C, {"step": 10})
     store.wait_until_asked(1)
-    writer.add_row(B, {"step": 10})
+    for name in (A, B):  # which are written in one go then
+        writer.add_row(name, {"step": 10})
+    store.answers.release()
+    store.wait_until_asked(2)
     assert writer.close([], timeout_s=0.2) == 2
-    store.may_answer.set()
+    store.answers.release(100)
     writer._thread.join(10)
     assert not writer._thread.is_alive()
-    assert store.asked == [A]
+    assert store.asked == [C, A]
