@@ -3,7 +3,7 @@
 #   make sweep [DATA=~/music] [TRIALS=32] [MAX_STEPS=1000] [DRY_RUN=1]
 #   make test [ARGS="-k damage"]   two files at a time; ARGS=-n0 one
 #   make chaos     faults, injected for up to half an hour (docs/durability.md)
-#   make cluster-demo   a cluster in miniature that loses machines (docs/cluster.md); Linux, as root
+#   make cluster-demo   a cluster in miniature that loses machines (docs/cluster.md)
 #   make check     ruff and mypy
 #   make lock      resolve requirements.lock anew
 #   make pictures  draw the pictures of the documentation anew

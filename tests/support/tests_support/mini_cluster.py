@@ -123,7 +123,8 @@ class MiniCluster:
             "'*:5432:": "'*:*:",
             "--dashboard-host=0.0.0.0": f"--dashboard-host={host.ip}",
             "--port=6379": f"--port={host.port(6379)}",
-            "8265": f"{host.port(8265)} --ray-client-server-port={host.port(10001)}",
+            "--dashboard-port=8265": f"--dashboard-port={host.port(8265)}"
+            f" --ray-client-server-port={host.port(10001)}",
         }
         return self._start(host, replaced(script, changes))
 
@@ -138,7 +139,7 @@ class MiniCluster:
             host=host,
             env=self._environment(host),
             command=mount
-            + replaced(command, {"8076": str(host.port(8076))})
+            + replaced(command, {"-port=8076": f"-port={host.port(8076)}"})
             + f" --node-ip-address={host.ip} --temp-dir={seen} --include-log-monitor=false"
             + f" --dashboard-agent-listen-port={agent}",
             folder=self.folder,
@@ -177,7 +178,7 @@ class MiniCluster:
 
         A socket's path must stay below 104 characters: not in pytest's folder.
         """
-        return Path(f"/tmp/{self.network.name}"), Path(f"/tmp/{host.namespace}")
+        return Path(f"/tmp/{self.network.name}"), Path(f"/tmp/{self.network.name}-{host.name}")
 
     def end(self) -> None:
         """Take all machines down, the head last."""
