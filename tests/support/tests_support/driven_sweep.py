@@ -37,8 +37,10 @@ class DrivenSweep:
     steps: int = 24
     more: tuple[str, ...] = ("--concurrency", "1")
     script: str = "sweeps/lr_momentum.py"
-    launcher: tuple[str, ...] = ()
+    before: tuple[str, ...] = ()
     """Words of Python before the script: what hands it over."""
+    after: tuple[str, ...] = ()
+    """Words between the script and its arguments."""
     study_url: str = ""
     """Empty: the storage root's own."""
     drivers: list[subprocess.Popen] = field(default_factory=list)
@@ -46,8 +48,8 @@ class DrivenSweep:
 
     def start(self):
         """Start a driver, whose output goes to a file; return its process."""
-        command = [sys.executable, *self.launcher, self.script]
-        command += [*(["--"] if self.launcher else []), "--data", self.recordings]
+        command = [sys.executable, *self.before, self.script, *self.after]
+        command += ["--data", self.recordings]
         if "--storage" not in self.more:
             command += ["--storage", self.storage]
         command += ["--size", "demo", "--trials", self.trials]

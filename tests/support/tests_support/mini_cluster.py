@@ -132,8 +132,11 @@ class MiniCluster:
         seen, own = self._ray_folders(host)
         for folder in (seen, own):
             folder.mkdir(exist_ok=True)
-        # `ip netns exec` gives a command mounts of its own.
-        mount = f"mount --bind {own} {seen}\n" if self.network.has_namespaces else ""
+        mount = ""
+        if self.network.has_namespaces:  # `ip netns exec` gives a command mounts of its own
+            mount = f"mount --bind {own} {seen}\n"
+        else:
+            seen = own
         agent = host.port(52365)
         self.machines[host.name] = machine = Machine(
             host=host,
