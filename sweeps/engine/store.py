@@ -6,19 +6,17 @@ own, and the name alone means the one that ran last.
 """
 
 import contextlib
-import hashlib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import optuna
-import sqlalchemy
-from filelock import Timeout
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.study import Study, StudySummary
 from sqlalchemy.pool import NullPool
 
 from sweeps.engine.patient_storage import PatientStorage
+from sweeps.engine.server_lock import ServerLock
 from trainer.config import METRIC
 
 TURN = "turn"
@@ -57,23 +55,13 @@ def open_optuna(url: str, *, waits: bool = False) -> BaseStorage:
         ) from error
 
 
-@contextlib.contextmanager
-def hold_in_database(url: str, name: str) -> Iterator[None]:
+def hold_in_database(url: str, name: str) -> contextlib.AbstractContextManager[object]:
     """Keep others that hold the same name away from a server's database, on whichever host.
 
-    The lock goes with its connection. Other databases are files, and their folder has locks of its
-    own. Raises filelock.Timeout at once when it is held.
+    Other databases are files, and their folder has locks of its own. The block raises
+    filelock.Timeout at once when the name is held.
     """
-    if not url.startswith("postgresql"):
-        yield
-        return
-    key = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big", signed=True)
-    engine = sqlalchemy.create_engine(url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        is_mine = sqlalchemy.select(sqlalchemy.func.pg_try_advisory_lock(key))
-        if not connection.scalar(is_mine):
-            raise Timeout(name)
-        yield
+    return ServerLock(url, name) if url.startswith("postgresql") else contextlib.nullcontext()
 
 
 def open_study(

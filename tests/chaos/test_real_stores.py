@@ -10,6 +10,7 @@ from filelock import Timeout
 from tests_support.driven_sweep import DrivenSweep, assert_nothing_lost_or_doubled, wait_until
 from tests_support.stores import give_home, serve_stores
 
+from sweeps.engine import server_lock
 from sweeps.engine.root import Root
 from sweeps.engine.store import hold_in_database, open_optuna
 
@@ -110,6 +111,34 @@ def test_a_name_is_held_by_one_on_all_hosts(stores, client):
             pass
     with hold_in_database(stores.study_url, "lr@01234567"):
         pass
+
+
+def test_a_name_is_held_again_when_its_server_was_started_anew(stores, client, monkeypatch):
+    monkeypatch.setattr(server_lock, "_SECONDS_BETWEEN_LOOKS", 0.1)
+    with hold_in_database(stores.study_url, "lr@01234567"):
+        stores.postgres.restart(away_s=1.0)
+        wait_until(lambda: is_held(stores, "lr@01234567"), seconds=10)
+
+
+def test_who_has_lost_a_name_to_another_is_asked_to_end(stores, client, monkeypatch):
+    monkeypatch.setattr(server_lock, "_SECONDS_BETWEEN_LOOKS", 2.0)
+    asked = []
+    before = signal.signal(signal.SIGTERM, lambda *_: asked.append(True))
+    try:
+        with hold_in_database(stores.study_url, "lr@01234567"):
+            stores.postgres.forget_connections()
+            with hold_in_database(stores.study_url, "lr@01234567"):
+                wait_until(lambda: asked, seconds=10)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def is_held(stores, name):
+    try:
+        with hold_in_database(stores.study_url, name):
+            return False
+    except Timeout:
+        return True
 
 
 def test_a_study_waits_for_its_server(stores, client, caplog):

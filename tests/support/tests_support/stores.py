@@ -123,6 +123,13 @@ class Postgres:
         time.sleep(away_s)
         self._start(data)
 
+    def forget_connections(self) -> None:
+        """End all connections, as a restart does, with what was locked by them."""
+        others = (
+            "FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND backend_type LIKE 'client%'"
+        )
+        self._run("psql", *self._as_user("postgres"), f"SELECT pg_terminate_backend(pid) {others}")
+
     def __exit__(self, *_: object) -> None:
         self._run("pg_ctl", "--pgdata", str(self._folder / "data"), "--mode=immediate", "stop")
         shutil.rmtree(self._folder)

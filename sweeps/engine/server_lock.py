@@ -1,0 +1,85 @@
+"""A lock in a database server, for what one driver at a time may do on whichever host."""
+
+import contextlib
+import hashlib
+import logging
+import os
+import signal
+import threading
+from types import TracebackType
+from typing import Self
+
+import sqlalchemy
+from filelock import Timeout
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.pool import NullPool
+
+_SECONDS_BETWEEN_LOOKS = 5.0
+
+logger = logging.getLogger(__name__)
+
+
+class ServerLock:
+    """Keeps others that hold the same name away from a PostgreSQL server's database, while its
+    `with` block lasts.
+
+    The server gives a lock to a connection, and forgets both when it is started anew: the lock is
+    taken again as soon as the server is back. Where another was faster, this process is asked to
+    end, by SIGTERM.
+    """
+
+    def __init__(self, url: str, name: str) -> None:
+        self._name = name
+        digest = hashlib.sha256(name.encode()).digest()
+        self._key = int.from_bytes(digest[:8], "big", signed=True)
+        self._engine = sqlalchemy.create_engine(
+            url, poolclass=NullPool, isolation_level="AUTOCOMMIT"
+        )
+        self._is_over = threading.Event()
+        self._keeper = threading.Thread(target=self._keep, name="server-lock", daemon=True)
+
+    def __enter__(self) -> Self:
+        """Raise filelock.Timeout at once when it is held."""
+        self._connection = self._take()
+        self._keeper.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._is_over.set()
+        self._keeper.join(timeout=_SECONDS_BETWEEN_LOOKS)
+        if not self._keeper.is_alive():  # else it waits for a server that is away: so is the lock
+            with contextlib.suppress(SQLAlchemyError):
+                self._connection.close()
+
+    def _take(self) -> sqlalchemy.Connection:
+        connection = self._engine.connect()
+        is_mine = sqlalchemy.select(sqlalchemy.func.pg_try_advisory_lock(self._key))
+        if not connection.scalar(is_mine):
+            connection.close()
+            raise Timeout(self._name)
+        return connection
+
+    def _keep(self) -> None:
+        while not self._is_over.wait(_SECONDS_BETWEEN_LOOKS):
+            try:
+                self._connection.scalar(sqlalchemy.select(1))
+            except SQLAlchemyError:
+                self._take_again()
+
+    def _take_again(self) -> None:
+        with contextlib.suppress(SQLAlchemyError):
+            self._connection.invalidate()
+            self._connection.close()
+        try:
+            self._connection = self._take()
+        except SQLAlchemyError:
+            return  # not back yet: looked for again in a while
+        except Timeout:
+            logger.error("%s: another began it while the database was away; ending", self._name)
+            self._is_over.set()
+            os.kill(os.getpid(), signal.SIGTERM)
