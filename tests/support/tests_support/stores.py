@@ -125,10 +125,9 @@ class Postgres:
 
     def forget_connections(self) -> None:
         """End all connections, as a restart does, with what was locked by them."""
-        others = (
-            "FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND backend_type LIKE 'client%'"
-        )
-        self._run("psql", *self._as_user("postgres"), f"SELECT pg_terminate_backend(pid) {others}")
+        of_clients = "FROM pg_stat_activity WHERE backend_type = 'client backend'"
+        ask = f"SELECT pg_terminate_backend(pid) {of_clients} AND pid <> pg_backend_pid()"
+        self._run("psql", *self._as_user("postgres"), ask)
 
     def __exit__(self, *_: object) -> None:
         self._run("pg_ctl", "--pgdata", str(self._folder / "data"), "--mode=immediate", "stop")
