@@ -12,7 +12,7 @@ pytestmark = pytest.mark.timeout(600)
 
 def kill_after_a_report(sweep, trial_workers, *, known=0):
     """Kill the worker that trains after it has added to the journals; return the rows then."""
-    (worker,) = wait_until(lambda: count_rows(sweep) > known and trial_workers(), seconds=120)
+    (worker,) = wait_until(lambda: count_rows(sweep) > known and trial_workers(), seconds=240)
     worker.kill()
     psutil.wait_procs([worker])
     return count_rows(sweep)
@@ -33,7 +33,7 @@ def test_a_killed_worker_is_replaced_and_the_trial_goes_on_from_its_checkpoint(
     rows = kill_after_a_report(sweep, trial_workers)
     (path,) = sweep.storage.glob("trials/*/metrics.jsonl")
     before = path.read_text().splitlines()[: rows - 1]  # the last may be newer than the checkpoint
-    assert driver.wait(120) == 0
+    assert driver.wait(240) == 0
     (trial,) = sweep.leaderboard()
     assert (trial["outcome"], trial["restarts"]) == ("finished", 1)
     assert path.read_text().splitlines()[: len(before)] == before
@@ -52,7 +52,7 @@ def test_a_trial_whose_workers_die_four_times_has_failed_and_the_sweep_goes_on(
     rows = 0
     for _ in range(4):
         rows = kill_after_a_report(sweep, trial_workers, known=rows)
-    assert driver.wait(120) == 0
+    assert driver.wait(240) == 0
     other, killed = sweep.leaderboard()
     assert other["outcome"] in ("finished", "stopped")
     assert (killed["outcome"], killed["restarts"], other["restarts"]) == ("failed", 3, 0)
@@ -62,10 +62,10 @@ def test_a_trial_whose_workers_die_four_times_has_failed_and_the_sweep_goes_on(
 def test_a_worker_asked_to_end_writes_its_checkpoint_and_the_trial_resumes(driven, trial_workers):
     sweep = driven("asked", trials=1, steps=400)
     driver = sweep.start()
-    (worker,) = wait_until(lambda: "%" in sweep.printed() and trial_workers(), seconds=120)
+    (worker,) = wait_until(lambda: "%" in sweep.printed() and trial_workers(), seconds=240)
     asked_s = time.monotonic()
     worker.terminate()
-    assert driver.wait(60) == 0
+    assert driver.wait(240) == 0
     print(f"SIGTERM to a worker: the sweep ended {time.monotonic() - asked_s:.1f} s later")
     (trial,) = sweep.leaderboard()
     assert trial["outcome"] == "interrupted"

@@ -113,7 +113,7 @@ def test_an_interrupt_stops_the_job_and_ends_its_head_alone(
         family = processes._members(launcher.pid)
         names = {Path(f"/proc/{pid}/comm").read_text().strip() for pid in family}
         launcher.send_signal(signal.SIGINT)
-        shown, notes = launcher.communicate(timeout=60)
+        shown, notes = launcher.communicate(timeout=240)
     assert {"gcs_server", "raylet", "ray::IDLE"} <= names
     assert (launcher.returncode, shown, saved.read_text()) == (130, "saved\n", "saved")
     assert notes.endswith("Again: make sweep\n")

@@ -176,7 +176,7 @@ def test_before_its_time_is_over_the_sweep_is_told_and_the_job_is_queued_again(
     assert modes == [0o600, 0o700]
     assert len(token.read_text()) == 64 and token.read_text().encode() not in command_lines()
     os.kill(job.script, signal.SIGTERM)  # as --signal=B:TERM@300 does, to the script alone
-    assert job.root.wait(timeout=120) == 0
+    assert job.root.wait(timeout=240) == 0
     assert (tmp_path / "checkpoint").read_text() == "written"
     assert job.calls[-1] == f"scontrol requeue {job.number}"
     assert job.said.endswith("stopped before its end: requeued\n")
@@ -201,7 +201,7 @@ def test_only_what_slurm_ends_goes_back_to_the_queue(
     if sent:
         job.wait_until(lambda: "begun" in job.said)
         os.kill(job.script, sent)
-    assert job.root.wait(timeout=120) == status
+    assert job.root.wait(timeout=240) == status
     assert (f"scontrol requeue {job.number}" in job.calls) is is_requeued
     assert not list((tmp_path / ".unshift-runs").iterdir())
 
@@ -209,7 +209,7 @@ def test_only_what_slurm_ends_goes_back_to_the_queue(
 def test_a_head_that_does_not_start_ends_the_job(start: Callable[..., Job], tmp_path: Path) -> None:
     program(tmp_path / "venv" / "bin" / "ray", "#!/bin/sh\nexit 1\n")
     job = start("sweep.py")
-    assert job.root.wait(timeout=120) == 1
+    assert job.root.wait(timeout=240) == 1
     assert job.said == "Ray's head did not start on 127.0.0.1\n"
     assert not list((tmp_path / ".unshift-runs").iterdir())
 

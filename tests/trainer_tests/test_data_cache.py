@@ -157,7 +157,7 @@ def test_processes_that_open_at_once_get_the_same(music, cache, tmp_path):
         assert all(process.poll() is None for process in processes)
         time.sleep(0.01)
     go.touch()
-    answers = [process.communicate(timeout=60)[0].split() for process in processes]
+    answers = [process.communicate(timeout=240)[0].split() for process in processes]
     data = open_data(str(music), cache)
     assert answers == [[data.fingerprint, str(float(np.abs(data.samples).sum()))]] * 2
     assert not list(cache.rglob("*.partial"))
@@ -182,5 +182,5 @@ def test_of_processes_that_begin_at_once_one_decodes_for_all(music, cache, tmp_p
         while not all("not acquired" in path.read_text() for path in outputs):
             assert all(process.poll() is None for process in processes)
             time.sleep(0.01)
-    assert [process.wait(60) for process in processes] == [0, 0]
+    assert [process.wait(240) for process in processes] == [0, 0]
     assert sum(path.read_text().count("decoding 12 recordings") for path in outputs) == 1

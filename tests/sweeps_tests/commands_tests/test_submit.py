@@ -43,7 +43,7 @@ class Client:
 
     def run(self, *arguments):
         with self.start(*arguments) as process:
-            shown, notes = process.communicate(timeout=120)
+            shown, notes = process.communicate(timeout=240)
         return process.returncode, shown, notes
 
     def run_until(self, text, *arguments):
@@ -51,7 +51,7 @@ class Client:
         with self.start(*arguments) as process:
             line = next(line for line in process.stdout if text in line)
             process.send_signal(signal.SIGINT)
-            _, notes = process.communicate(timeout=60)
+            _, notes = process.communicate(timeout=240)
         return process.returncode, line, notes
 
 
@@ -99,7 +99,7 @@ def test_a_sweep_is_left_followed_stopped_and_gone_on_with(client, local_head, a
     status, _, notes = client.run("submit", "--detach", SCRIPT, "--", *arguments)
     again = notes.split("queued: ")[1].strip()
     assert status == 0
-    wait_until(lambda: len(read_journal(folder)) > len(before), seconds=120)
+    wait_until(lambda: len(read_journal(folder)) > len(before), seconds=240)
     assert client.run("stop", again)[0] == 0
     assert read_journal(folder)[: len(before)] == before  # not from its first step
     assert [each.name for each in (tmp_path / "root" / "trials").iterdir()] == [folder.name]
@@ -170,7 +170,7 @@ def test_who_stops_waiting_and_stops_again_sends_no_second_signal(client, local_
     with client.start("stop", job) as first:
         assert "is asked" in first.stderr.readline()
         first.send_signal(signal.SIGINT)
-        first.communicate(timeout=60)
+        first.communicate(timeout=240)
     assert first.returncode == 130
     status, _, notes = client.run("stop", job)
     assert (status, notes) == (0, f"{job} was asked before\n{job} has ended: succeeded\n")
