@@ -8,6 +8,7 @@ own, and the name alone means the one that ran last.
 import contextlib
 import hashlib
 import logging
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -19,6 +20,7 @@ from optuna.study import Study, StudySummary
 from sqlalchemy.pool import NullPool
 
 from sweeps.engine.patient_storage import PatientStorage
+from sweeps.engine.root import Root
 from trainer.config import METRIC
 
 TURN = "turn"
@@ -28,6 +30,7 @@ STORE_REVISION = 1
 """Of what is kept of a study and its trials: to be raised when earlier code would misread it."""
 
 _FACTS, _RUN = "facts", "mlflow_run_id:"
+_BETWEEN_TRIES_S = 0.1
 
 Facts = dict[str, Any]
 
@@ -58,21 +61,16 @@ def open_optuna(url: str, *, waits: bool = False) -> BaseStorage:
 
 
 @contextlib.contextmanager
-def hold_in_database(url: str, name: str) -> Iterator[None]:
-    """Keep others that hold the same name away from a server's database, on whichever host.
+def hold_name(root: Root, study_url: str, name: str, *, timeout_s: float = 0.0) -> Iterator[None]:
+    """Keep others that hold the same name away, on whichever host: those that do not see one folder
+    have one database.
 
-    The lock goes with its connection. Other databases are files, and their folder has locks of its
-    own. Raises filelock.Timeout at once when it is held.
+    Raises filelock.Timeout, and ValueError for a name that no sweep can have.
     """
-    if not url.startswith("postgresql"):
-        yield
-        return
-    key = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big", signed=True)
-    engine = sqlalchemy.create_engine(url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        is_mine = sqlalchemy.select(sqlalchemy.func.pg_try_advisory_lock(key))
-        if not connection.scalar(is_mine):
-            raise Timeout(name)
+    with contextlib.ExitStack() as held:
+        held.enter_context(root.hold(name, timeout_s=timeout_s))
+        if study_url.startswith("postgresql"):  # other databases are files
+            held.enter_context(_hold_in_server(study_url, name, timeout_s=timeout_s))
         yield
 
 
@@ -82,7 +80,7 @@ def open_study(
     """Return the study of a sweep's setting, made with new facts when there is none yet.
 
     The first setting of a sweep gets the sweep's own name, others get `name@setting`. One process
-    at a time may call this on a storage.
+    at a time, of all hosts, may call this on a storage.
     """
     summaries = optuna.get_all_study_summaries(storage)
     known = [s for s in summaries if _facts_of(s).get("sweep") == name]
@@ -139,6 +137,21 @@ def read_run_ids(study: Study) -> dict[str, str]:
     """Return each trial's MLflow run by fingerprint."""
     attributes = study.user_attrs
     return {k.removeprefix(_RUN): v for k, v in attributes.items() if k.startswith(_RUN)}
+
+
+@contextlib.contextmanager
+def _hold_in_server(url: str, name: str, *, timeout_s: float) -> Iterator[None]:
+    """Hold a lock that goes with its connection."""
+    key = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big", signed=True)
+    is_mine = sqlalchemy.select(sqlalchemy.func.pg_try_advisory_lock(key))
+    engine = sqlalchemy.create_engine(url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+    deadline_s = time.monotonic() + timeout_s
+    with engine.connect() as connection:
+        while not connection.scalar(is_mine):
+            if time.monotonic() >= deadline_s:
+                raise Timeout(name)
+            time.sleep(_BETWEEN_TRIES_S)
+        yield
 
 
 def _check_facts(facts: Facts, study: str) -> None:
