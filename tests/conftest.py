@@ -1,5 +1,5 @@
 """What all tests share: the project's environment variables, small recordings and configurations,
-and a Ray head."""
+a Ray head, and real stores."""
 
 import contextlib
 import secrets
@@ -10,7 +10,9 @@ import pytest
 import soundfile
 import torch
 from tests_support.small_disk import mounted
+from tests_support.stores import Stores, serve_stores
 from tests_support.trained_folder import TINY
+from xdist.scheduler import LoadFileScheduling
 
 from cluster import environment
 from cluster.local import LocalHead
@@ -18,6 +20,24 @@ from trainer.config import SAMPLE_RATE_HZ, TrainConfig
 from trainer.data import open_data
 
 environment.apply()
+
+OVER_STORES = ("test_real_stores.py", "test_store_commands.py")
+"""Files whose tests need the real stores; others have `servers` as a parameter."""
+
+
+class _Dealing(LoadFileScheduling):
+    """Gives a process a file at a time, and to one of them all that needs the real stores: to start
+    those takes longer than most tests."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file, _, parameters = nodeid.partition("[")
+        is_over_stores = "servers" in parameters or any(name in file for name in OVER_STORES)
+        return "stores" if is_over_stores else super()._split_scope(nodeid)
+
+
+def pytest_xdist_make_scheduler(config, log):
+    """Deal out tests so, where files are dealt out."""
+    return _Dealing(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 def pytest_collection_modifyitems(items):
@@ -119,3 +139,18 @@ def local_head(planted_secrets: dict[str, str]) -> Iterator[LocalHead]:
         with LocalHead(num_cpus=2) as head:
             patch.undo()
             yield head
+
+
+@pytest.fixture(scope="session")
+def stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stores]:
+    """Run PostgreSQL, an object store and MLflow over both, for all tests of a worker."""
+    with serve_stores(tmp_path_factory.mktemp("stores")) as served:
+        yield served
+
+
+@pytest.fixture
+def client(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let this process be a client of the stores."""
+    for name, value in stores.client_environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("HOME", stores.env["HOME"])

@@ -21,8 +21,9 @@ def sync(sweep: str | None, **places: Any) -> None:
 
     where = Places(**places)
     root = where.root()
-    storage = open_optuna(where.study_url())
+    url = where.study_url()
+    storage = open_optuna(url)
     uri = where.tracking_uri or root.tracking_uri
     uri = resolve_database("tracking-uri", uri, relative_to=where.relative_to, must_exist=False)
     for study in [find_study(storage, sweep)] if sweep else find_studies(storage):
-        deliver(study, root=root, tracking_uri=uri, show=click.echo)
+        deliver(study, root=root, study_url=url, tracking_uri=uri, show=click.echo)

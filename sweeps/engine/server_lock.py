@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import threading
+import time
 from types import TracebackType
 from typing import Self
 
@@ -15,6 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 _SECONDS_BETWEEN_LOOKS = 5.0
+_SECONDS_BETWEEN_TRIES = 0.1
 
 logger = logging.getLogger(__name__)
 
@@ -28,8 +30,9 @@ class ServerLock:
     end, by SIGTERM.
     """
 
-    def __init__(self, url: str, name: str) -> None:
+    def __init__(self, url: str, name: str, *, timeout_s: float = 0.0) -> None:
         self._name = name
+        self._timeout_s = timeout_s
         digest = hashlib.sha256(name.encode()).digest()
         self._key = int.from_bytes(digest[:8], "big", signed=True)
         self._engine = sqlalchemy.create_engine(
@@ -39,8 +42,8 @@ class ServerLock:
         self._keeper = threading.Thread(target=self._keep, name="server-lock", daemon=True)
 
     def __enter__(self) -> Self:
-        """Raise filelock.Timeout at once when it is held."""
-        self._connection = self._take()
+        """Raise filelock.Timeout when it is held for so long."""
+        self._connection = self._take(self._timeout_s)
         self._keeper.start()
         return self
 
@@ -56,12 +59,15 @@ class ServerLock:
             with contextlib.suppress(SQLAlchemyError):
                 self._connection.close()
 
-    def _take(self) -> sqlalchemy.Connection:
+    def _take(self, timeout_s: float) -> sqlalchemy.Connection:
         connection = self._engine.connect()
         is_mine = sqlalchemy.select(sqlalchemy.func.pg_try_advisory_lock(self._key))
-        if not connection.scalar(is_mine):
-            connection.close()
-            raise Timeout(self._name)
+        deadline_s = time.monotonic() + timeout_s
+        while not connection.scalar(is_mine):
+            if time.monotonic() >= deadline_s:
+                connection.close()
+                raise Timeout(self._name)
+            time.sleep(_SECONDS_BETWEEN_TRIES)
         return connection
 
     def _keep(self) -> None:
@@ -76,7 +82,7 @@ class ServerLock:
             self._connection.invalidate()
             self._connection.close()
         try:
-            self._connection = self._take()
+            self._connection = self._take(0.0)
         except SQLAlchemyError:
             return  # not back yet: looked for again in a while
         except Timeout:

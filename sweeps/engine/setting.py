@@ -20,7 +20,7 @@ from sweeps.engine.places import resolve_database, resolve_path
 from sweeps.engine.root import Root
 from sweeps.engine.run import Sweep
 from sweeps.engine.stopping import build_stopper
-from sweeps.engine.store import Facts, find_study, hold_in_database, open_optuna, open_study
+from sweeps.engine.store import Facts, find_study, hold_name, open_optuna, open_study
 from sweeps.engine.study import SweepPlan
 from sweeps.engine.study_records import read_records
 from trainer.command_line import parse_settings
@@ -122,8 +122,9 @@ class Setting:
 
     def open_study(self) -> Study:
         """Open this setting's study, with do-nothing's score measured if it is new."""
-        with self.root.hold("studies", timeout_s=600):
-            storage = open_optuna(self.inputs.study_url, waits=True)
+        url = self.inputs.study_url
+        with hold_name(self.root, url, "studies", timeout_s=600):
+            storage = open_optuna(url, waits=True)
             return open_study(storage, self.sweep.name, self.key, self._make_facts)
 
     def count_recorded(self) -> int:
@@ -232,8 +233,8 @@ def hold_sweep(setting: Setting) -> Iterator[None]:
     """Keep other drivers of the same sweep away. Raises ValueError when there is one."""
     with contextlib.ExitStack() as stack:
         try:
-            stack.enter_context(setting.root.hold(setting.lock_name, timeout_s=0))
-            stack.enter_context(hold_in_database(setting.inputs.study_url, setting.lock_name))
+            url = setting.inputs.study_url
+            stack.enter_context(hold_name(setting.root, url, setting.lock_name))
         except Timeout as error:
             raise ValueError(
                 f"sweep={setting.sweep.name} is running already in {setting.root.place}; "

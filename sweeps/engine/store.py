@@ -7,7 +7,7 @@ own, and the name alone means the one that ran last.
 
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import optuna
@@ -16,6 +16,7 @@ from optuna.study import Study, StudySummary
 from sqlalchemy.pool import NullPool
 
 from sweeps.engine.patient_storage import PatientStorage
+from sweeps.engine.root import Root
 from sweeps.engine.server_lock import ServerLock
 from trainer.config import METRIC
 
@@ -55,13 +56,18 @@ def open_optuna(url: str, *, waits: bool = False) -> BaseStorage:
         ) from error
 
 
-def hold_in_database(url: str, name: str) -> contextlib.AbstractContextManager[object]:
-    """Keep others that hold the same name away from a server's database, on whichever host.
+@contextlib.contextmanager
+def hold_name(root: Root, study_url: str, name: str, *, timeout_s: float = 0.0) -> Iterator[None]:
+    """Keep others that hold the same name away, on whichever host: those that do not see one folder
+    have one database.
 
-    Other databases are files, and their folder has locks of its own. The block raises
-    filelock.Timeout at once when the name is held.
+    Raises filelock.Timeout, and ValueError for a name that no sweep can have.
     """
-    return ServerLock(url, name) if url.startswith("postgresql") else contextlib.nullcontext()
+    with contextlib.ExitStack() as held:
+        held.enter_context(root.hold(name, timeout_s=timeout_s))
+        if study_url.startswith("postgresql"):  # other databases are files
+            held.enter_context(ServerLock(study_url, name, timeout_s=timeout_s))
+        yield
 
 
 def open_study(
@@ -70,7 +76,7 @@ def open_study(
     """Return the study of a sweep's setting, made with new facts when there is none yet.
 
     The first setting of a sweep gets the sweep's own name, others get `name@setting`. One process
-    at a time may call this on a storage.
+    at a time, of all hosts, may call this on a storage.
     """
     summaries = optuna.get_all_study_summaries(storage)
     known = [s for s in summaries if _facts_of(s).get("sweep") == name]

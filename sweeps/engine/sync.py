@@ -9,7 +9,7 @@ from sweeps.engine.mlflow_runs import Dues, SweepRuns, TrackedSweep
 from sweeps.engine.mlflow_store import open_client
 from sweeps.engine.outcomes import rank
 from sweeps.engine.root import Root
-from sweeps.engine.store import TURN, keep_run_id, read_facts
+from sweeps.engine.store import TURN, hold_name, keep_run_id, read_facts
 from sweeps.engine.study_records import read_records
 
 _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
@@ -37,7 +37,14 @@ def track(study: Study, *, root: Root, tracking_uri: str, commit: str) -> Tracke
     )
 
 
-def deliver(study: Study, *, root: Root, tracking_uri: str, show: Callable[[str], None]) -> None:
+def deliver(
+    study: Study,
+    *,
+    root: Root,
+    study_url: str,
+    tracking_uri: str,
+    show: Callable[[str], None],
+) -> None:
     """Write all of a sweep's trials that MLflow does not have whole; twice is as good as once.
 
     Raises ValueError when the sweep is running, whose driver writes, or MLflow does not take it.
@@ -45,7 +52,7 @@ def deliver(study: Study, *, root: Root, tracking_uri: str, show: Callable[[str]
     facts = read_facts(study)
     name = f"{facts['sweep']}@{facts['setting']}"
     try:
-        with root.hold(name, timeout_s=0), open_client(tracking_uri):
+        with hold_name(root, study_url, name), open_client(tracking_uri):
             written = _deliver(study, root, tracking_uri)
     except Timeout as error:
         raise ValueError(f"sweep={name}; must not be running: its driver writes by itself") from (

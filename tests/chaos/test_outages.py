@@ -159,15 +159,6 @@ def test_a_server_that_nobody_started_is_synced_to_when_it_comes(backend_port, t
     assert trial.told() == WHOLE
 
 
-def test_a_sweep_that_is_running_is_left_to_its_driver(tmp_path):
-    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    trial = OneTrial(tmp_path, uri, "held")
-    trial.tracking.close([])
-    with trial.root.hold("held@0123abcd", timeout_s=0):
-        refused = trial.synchronize()
-    assert "sweep=held@0123abcd; must not be running" in str(refused.exception)
-
-
 @pytest.mark.chaos
 @pytest.mark.timeout(600)
 def test_a_whole_sweep_runs_without_its_server_and_the_same_command_delivers(driven, server):

@@ -14,12 +14,12 @@ def space(trial):
     }
 
 
-def plan(*, trials=8, seed=0, space=space, known_points=(), **more):
+def plan(*, trials=8, seed=0, space=space, data_fingerprint="0" * 16, known_points=(), **more):
     return SweepPlan(
         space=space,
         known_points=known_points,
         base=SIZES["demo"],
-        data_fingerprint="0" * 16,
+        data_fingerprint=data_fingerprint,
         trials=trials,
         seed=seed,
         **more,

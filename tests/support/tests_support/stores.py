@@ -1,7 +1,7 @@
 """The stores of compose.yaml, by its own commands: PostgreSQL, SeaweedFS, MLflow over both.
 
-Only addresses, ports and folders are others. What the images of PostgreSQL do with its variables
-is done here by hand.
+Only addresses, ports and folders are others, and PostgreSQL does not sync. What its images do with
+their variables is done here by hand.
 """
 
 import contextlib
@@ -22,6 +22,9 @@ from tests_support.local_nodes import Node, free_ports, knock, make_secrets, rep
 FILE = read_compose({"HOME": "/home/me"})
 SERVICES = FILE["services"]
 
+SERVERS = pytest.param("servers", marks=pytest.mark.slow)
+"""The value of a test's parameter that means these stores: such tests share one process's."""
+
 
 @dataclass(frozen=True)
 class Stores:
@@ -37,7 +40,13 @@ class Stores:
     @property
     def study_url(self) -> str:
         """Return the database for studies."""
-        return f"postgresql://unshift@{self.postgres.ip}:{self.postgres.port}/unshift"
+        return self.postgres.url("unshift")
+
+    @property
+    def client_environment(self) -> dict[str, str]:
+        """Return the variables that make a process a client; it needs a home folder besides."""
+        given = ("AWS_", "PGPASSFILE", "MLFLOW_")
+        return {name: value for name, value in self.env.items() if name.startswith(given)}
 
 
 @contextlib.contextmanager
@@ -112,9 +121,22 @@ class Postgres:
         with (self._folder / "data" / "pg_hba.conf").open("a") as rules:
             rules.write("host all all all scram-sha-256\n")  # as the image does
         self._start(data)
-        self._run("psql", *self._as_user("postgres"), f"CREATE DATABASE {self._first}")
+        self.make_database(self._first)
         self._run("psql", *self._as_user(self._first), self._sql)
         return self
+
+    def url(self, database: str) -> str:
+        """Return where a client finds a database."""
+        return f"postgresql://unshift@{self.ip}:{self.port}/{database}"
+
+    def make_database(self, name: str, *, like: str = "template1") -> str:
+        """Make a database that has what another one has, and return its URL."""
+        self._run("psql", *self._as_user("postgres"), f"CREATE DATABASE {name} TEMPLATE {like}")
+        return self.url(name)
+
+    def drop_database(self, name: str) -> None:
+        """Delete a database, whoever is still connected."""
+        self._run("psql", *self._as_user("postgres"), f"DROP DATABASE {name} WITH (FORCE)")
 
     def restart(self, *, away_s: float = 0.0) -> None:
         """End it as a failing machine would, and start it again after a while."""
@@ -134,13 +156,13 @@ class Postgres:
         shutil.rmtree(self._folder)
 
     def _start(self, data: str) -> None:
-        options = f"-p {self.port} -h {self.ip} -k {self._folder}"
+        # The machine stays on: without this, to sync many databases takes minutes at a restart.
+        options = f"-p {self.port} -h {self.ip} -k {self._folder} -c fsync=off"
         log = str(self._folder / "log")
         self._run("pg_ctl", "--pgdata", data, "--options", options, "--log", log, "--wait", "start")
 
     def _as_user(self, database: str) -> list[str]:
-        url = f"postgresql://unshift@{self.ip}:{self.port}/{database}"
-        return ["--no-psqlrc", "--quiet", url, "--command"]
+        return ["--no-psqlrc", "--quiet", self.url(database), "--command"]
 
     def _run(self, program: str, *arguments: str) -> None:
         path = self._programs / program

@@ -1,9 +1,12 @@
-"""Over a folder that stands for an object store; tests/chaos/test_real_stores.py has a real one."""
+"""What only an object store's root does (test_root.py has what all roots do)."""
 
 import json
 import os
+import time
 
 import pytest
+from tests_support.small_files import read_files, write_files
+from tests_support.stores import SERVERS
 
 from sweeps.engine.outcomes import TrialRecord
 from sweeps.engine.root import Root, StoreAway, TakenOver
@@ -13,46 +16,34 @@ from trainer.sample_cache import find_stored
 
 NAME = "0123456789abcdef"
 
+stores = pytest.mark.parametrize("places", ["mirror", SERVERS], indirect=True)
+folder_for_a_store = pytest.mark.parametrize("places", ["mirror"], indirect=True)
+
 
 @pytest.fixture
 def store(tmp_path):
-    (tmp_path / "store").mkdir()
+    """The folder that stands for a store."""
     return tmp_path / "store"
 
 
-@pytest.fixture
-def host(store, tmp_path, monkeypatch):
-    """Return a function that opens the store's root as a host of a name sees it."""
-
-    def open_on(name):
-        monkeypatch.setenv("HOME", str(tmp_path / name))
-        return Root.open(f"file://{store}", relative_to=tmp_path, create=True)
-
-    return open_on
+def stored(root):
+    """Return the content of each of the trial's objects."""
+    keys = root.store.list_objects(f"trials/{NAME}")
+    return {key: root.store.read(f"trials/{NAME}/{key}").decode() for key in keys}
 
 
-def write(root, **files):
-    folder = root.trial_folder(NAME)
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, content in files.items():
-        (folder / f"{name}.txt").write_text(content)
-    return folder
-
-
-def contents(folder):
-    return {file.name: file.read_text() for file in folder.iterdir()}
-
-
-def test_what_one_host_shares_another_fetches(host):
+@stores
+def test_hosts_have_folders_of_their_own(host):
     one, other = host("one"), host("other")
     assert one.path != other.path
-    write(one, journal="rows", weights="w")
+    write_files(one, NAME, journal="rows")
+    assert (one.list_trials(), other.list_trials()) == ([], [])
     one.share(NAME)
-    assert contents(other.fetch(NAME)) == {"journal.txt": "rows", "weights.txt": "w"}
-    assert other.list_trials() == [NAME]
-    assert one.place == other.place
+    assert stored(other) == {"journal.txt": "rows"}
+    assert not other.trials.exists()
 
 
+@folder_for_a_store
 def test_recordings_are_decoded_once_a_host_and_stay_there(host, recordings, store):
     again = [host("one").cache, host("other").cache, host("one").cache]
     assert again[0] == again[2] != again[1]
@@ -62,98 +53,90 @@ def test_recordings_are_decoded_once_a_host_and_stay_there(host, recordings, sto
     assert [path.name for path in store.rglob("*")] == [".unshift"]  # the mark alone
 
 
+@folder_for_a_store
 def test_only_what_changed_is_copied_again(host, store):
     one = host("one")
-    write(one, journal="rows", weights="w")
+    write_files(one, NAME, journal="rows", weights="w")
     one.share(NAME)
     (store / "trials" / NAME / "weights.txt").write_text("left alone")
     os.utime(store / "trials" / NAME / "weights.txt", ns=(1, 1))
     os.utime(one.trial_folder(NAME) / "weights.txt", ns=(1, 1))
     os.truncate(store / "trials" / NAME / "weights.txt", 1)  # as many bytes as here
     os.utime(store / "trials" / NAME / "weights.txt", ns=(1, 1))
-    write(one, journal="more rows")
+    write_files(one, NAME, journal="more rows")
     one.share(NAME)
-    assert contents(store / "trials" / NAME) == {"journal.txt": "more rows", "weights.txt": "l"}
+    assert stored(one) == {"journal.txt": "more rows", "weights.txt": "l"}
 
 
-def test_a_checkpoint_moves_to_the_place_of_the_one_before_within_the_store(host, store):
+@folder_for_a_store
+def test_only_what_changed_is_fetched_again_once_its_clock_has_gone_on(host, store):
+    """Stores give times in seconds: two contents of one length may bear the same."""
+    one, other = host("one"), host("other")
+    write_files(one, NAME, journal="1", weights="1")
+    one.share(NAME)
+    now_ns = time.time_ns()
+    for content, fetched in (("1", "1"), ("2", "1")):
+        for name, time_ns in (("journal.txt", now_ns), ("weights.txt", now_ns - 10**10)):
+            (store / "trials" / NAME / name).write_text(content)
+            os.utime(store / "trials" / NAME / name, ns=(time_ns, time_ns))
+        assert read_files(other.fetch(NAME)) == {"journal.txt": content, "weights.txt": fetched}
+
+
+@stores
+def test_a_checkpoint_moves_to_the_place_of_the_one_before_within_the_store(host):
     one = host("one")
-    folder = write(one)
+    folder = write_files(one, NAME)
     for step in "123":
         (folder / LAST).write_text(step)
         (folder / BEST).write_text(f"best of {step}")
         one.share(NAME)
-    expected = {LAST: "3", PREVIOUS: "2", BEST: "best of 3"}
-    assert contents(store / "trials" / NAME) == expected
+    assert stored(one) == {LAST: "3", PREVIOUS: "2", BEST: "best of 3"}
 
 
+@stores
 def test_who_trains_has_what_the_store_has_and_nothing_else(host):
     one, other = host("one"), host("other")
-    write(one, journal="rows")
+    write_files(one, NAME, journal="rows")
     one.share(NAME)
-    write(other, journal="newer rows that were never shared", stray="x")
-    assert contents(other.fetch_to_train(NAME)) == {"journal.txt": "rows"}
+    write_files(other, NAME, journal="newer rows that were never shared", stray="x")
+    assert read_files(other.fetch_to_train(NAME)) == {"journal.txt": "rows"}
 
 
+@stores
 def test_a_trial_that_trains_on_this_host_is_not_fetched_under_it(host):
     one, other = host("one"), host("other")
-    write(one, journal="rows")
+    write_files(one, NAME, journal="rows")
     one.share(NAME)
-    write(other, journal="newer rows")
+    write_files(other, NAME, journal="newer rows")
     with other.hold(NAME, timeout_s=0):
-        assert contents(other.fetch(NAME)) == {"journal.txt": "newer rows"}
-    assert contents(other.fetch(NAME)) == {"journal.txt": "rows"}
+        assert read_files(other.fetch(NAME)) == {"journal.txt": "newer rows"}
+    assert read_files(other.fetch(NAME)) == {"journal.txt": "rows"}
 
 
-def test_half_written_files_stay_here(host, store):
+@stores
+def test_half_written_files_stay_here(host):
     one = host("one")
-    (write(one, journal="rows") / "last.pt.tmp").write_text("half")
+    (write_files(one, NAME, journal="rows") / "last.pt.tmp").write_text("half")
     one.share(NAME)
-    assert contents(store / "trials" / NAME) == {"journal.txt": "rows"}
+    assert stored(one) == {"journal.txt": "rows"}
 
 
-def test_an_outcome_is_known_on_every_host(host):
-    one, other = host("one"), host("other")
-    write(one)
-    record = TrialRecord(fingerprint=NAME, outcome="finished", value=1.5)
-    one.keep_outcome(record, study="lr")
-    assert other.find_outcome(NAME) == ("lr", record)
-
-
-def test_a_request_to_stop_reaches_every_host(host):
-    one, other = host("one"), host("other")
-    assert not other.is_asked_to_stop("lr@01234567")
-    one.ask_to_stop("lr@01234567")
-    assert other.is_asked_to_stop("lr@01234567")
-    one.forget_stop("lr@01234567")
-    assert not other.is_asked_to_stop("lr@01234567")
-
-
-def test_what_is_discarded_is_gone_on_both_sides(host, store):
+@stores
+def test_what_is_discarded_is_gone_on_both_sides(host):
     one = host("one")
-    (write(one, journal="rows") / LAST).write_text("1")
+    (write_files(one, NAME, journal="rows") / LAST).write_text("1")
     one.share(NAME)
-    assert one.measure(NAME, [LAST, BEST]) == 1
     one.discard(NAME, [LAST, BEST])
-    assert one.measure(NAME, [LAST, BEST]) == 0
-    assert contents(one.trial_folder(NAME)) == contents(store / "trials" / NAME)
+    assert read_files(one.trial_folder(NAME)) == stored(one) == {"journal.txt": "rows"}
 
 
-def test_scratch_is_in_the_store_and_gone_at_the_end(host, store):
-    with host("one").lend_scratch() as arguments:
-        path = arguments["storage_path"]
-        arguments["storage_filesystem"].create_dir(f"{path}/tune")
-        assert path.startswith(str(store))
-        assert os.path.isdir(f"{path}/tune")
-    assert not os.path.exists(path)
-
-
-def test_databases_lie_elsewhere_and_artifacts_in_the_store(host, store):
+@stores
+def test_databases_lie_elsewhere_and_artifacts_in_the_store(host, places):
     root = host("one")
-    assert root.artifacts == f"file://{store}/mlflow-artifacts"
-    with pytest.raises(ValueError, match="study-storage must be given: file:.* holds files"):
+    assert root.artifacts == f"{places.storage}/mlflow-artifacts"
+    with pytest.raises(ValueError, match="study-storage must be given: [a-z0-9]+:.* holds files"):
         _ = root.study_url
-    with pytest.raises(ValueError, match="tracking-uri must be given: file:.* holds files"):
+    with pytest.raises(ValueError, match="tracking-uri must be given: [a-z0-9]+:.* holds files"):
         _ = root.tracking_uri
 
 
@@ -175,9 +158,10 @@ def test_a_store_that_does_not_answer_is_told_from_one_that_is_none(tmp_path):
         Root.open(url, relative_to=tmp_path, create=True)
 
 
+@folder_for_a_store
 def test_what_a_store_that_is_away_was_not_given_it_gets_later(host, store):
     one = host("one")
-    write(one, journal="rows")
+    write_files(one, NAME, journal="rows")
     store.rename(store.with_name("away"))
     store.write_text("")  # so that nothing can be made in it
     with pytest.raises(StoreAway):
@@ -185,46 +169,49 @@ def test_what_a_store_that_is_away_was_not_given_it_gets_later(host, store):
     store.unlink()
     store.with_name("away").rename(store)
     one.share(NAME, patience_s=1)
-    assert contents(store / "trials" / NAME) == {"journal.txt": "rows"}
+    assert stored(one) == {"journal.txt": "rows"}
 
 
+@stores
 def test_checkpoints_are_for_who_trains_and_weights_for_who_asks(host):
     one, other = host("one"), host("other")
-    folder = write(one, journal="rows")
+    folder = write_files(one, NAME, journal="rows")
     for name in (LAST, BEST):
         (folder / name).write_text(name)
     one.share(NAME)
-    assert contents(other.fetch(NAME)).keys() == {"journal.txt"}
-    assert contents(other.fetch(NAME, weights=True)).keys() == {"journal.txt", BEST}
-    assert contents(other.fetch_to_train(NAME)).keys() == {"journal.txt", BEST, LAST}
+    assert read_files(other.fetch(NAME)).keys() == {"journal.txt"}
+    assert read_files(other.fetch(NAME, weights=True)).keys() == {"journal.txt", BEST}
+    assert read_files(other.fetch_to_train(NAME)).keys() == {"journal.txt", BEST, LAST}
 
 
-def test_an_outcome_overwrites_nothing_that_another_host_has_shared_since(host, store):
+@stores
+def test_an_outcome_overwrites_nothing_that_another_host_has_shared_since(host):
     one, other = host("one"), host("other")
-    write(one, weights="of step 10")
+    write_files(one, NAME, weights="of step 10")
     one.share(NAME)
     other.fetch_to_train(NAME)
-    write(other, weights="of step 20")
+    write_files(other, NAME, weights="of step 20")
     other.share(NAME)
     one.keep_outcome(TrialRecord(fingerprint=NAME, outcome="finished"), study="lr")
-    assert (store / "trials" / NAME / "weights.txt").read_text() == "of step 20"
+    assert stored(one)["weights.txt"] == "of step 20"
 
 
-def test_a_host_that_was_cut_off_writes_nothing_over_what_another_has_gone_on_with(host, store):
+@stores
+def test_a_host_that_was_cut_off_writes_nothing_over_what_another_has_gone_on_with(host):
     lost = host("lost")
     lost.fetch_to_train(NAME)
-    write(lost, journal="to 40")
+    write_files(lost, NAME, journal="to 40")
     lost.share(NAME)
     other = host("other")
-    assert contents(other.fetch_to_train(NAME)) == {"journal.txt": "to 40"}
-    write(lost, journal="to 48")
+    assert read_files(other.fetch_to_train(NAME)) == {"journal.txt": "to 40"}
+    write_files(lost, NAME, journal="to 48")
     with pytest.raises(TakenOver, match=f"^trial {NAME} is trained on another host by now$"):
         lost.share(NAME, patience_s=60)
-    write(other, journal="to 80")
+    write_files(other, NAME, journal="to 80")
     other.share(NAME)
     with pytest.raises(TakenOver):
         lost.share(NAME)
-    assert contents(store / "trials" / NAME) == {"journal.txt": "to 80"}
+    assert stored(other) == {"journal.txt": "to 80"}
     other.keep_outcome(
         TrialRecord(fingerprint=NAME, outcome="finished", params={}), study="lr@01234567"
     )

@@ -1,9 +1,7 @@
 import os
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
+from dataclasses import replace
 
 import mlflow
 import numpy as np
@@ -11,23 +9,18 @@ import pytest
 import torch
 from mlflow.entities import LoggedModelStatus
 from mlflow.tracking import MlflowClient
-from optuna.storages import RDBStorage
 from tests_support.fake_sweep import open_sweep, settle
 from tests_support.trained_folder import write_trained
 
-from cluster.processes import end_tree, start_tree
-from sweeps.engine.mlflow_runs import TrackedSweep
-from sweeps.engine.outcomes import rank
-from sweeps.engine.places import Places
 from sweeps.engine.published import publish_best
 from sweeps.engine.recorded import find_record, find_trained
-from sweeps.engine.root import Root
-from sweeps.engine.store import keep_run_id, open_study
-from sweeps.engine.study_records import read_records
-from sweeps.engine.tracking import Tracking
+from sweeps.engine.store import open_optuna, open_study
+from sweeps.engine.sync import deliver
 from trainer.trained import read_trained, restore_clips
 
 SETTING = "0123abcd"
+
+in_a_folder = pytest.mark.parametrize("places", ["folder"], indirect=True)
 
 LOADING = """
 import sys
@@ -58,37 +51,34 @@ def nothing_global(monkeypatch):
 class FakeSweep:
     """A sweep's study, root and record, with trials that were never trained."""
 
-    def __init__(self, folder, uri=None):
-        self.root = Root(path=folder)
-        self.uri = uri or self.root.tracking_uri
-        storage = RDBStorage(f"sqlite:///{folder / 'optuna.db'}")
-        facts = {"do_nothing": {"stft": 1.5}}
-        self.study = open_study(storage, "lr_momentum", SETTING, lambda: facts)
+    def __init__(self, places, host, name, data_fingerprint):
+        self.places, self.name = places, name
+        self.worker, self.root = host("worker"), host("driver")
+        self.uri = places.tracking_url()
+        self._data = data_fingerprint
+        facts = {"do_nothing": {"stft": 1.5}, "data_fingerprint": self._data, "size": "demo"}
+        self.study = open_study(open_optuna(places.study_url()), name, SETTING, lambda: facts)
         self.shown = []
 
     def add_trial(self, value, outcome="finished"):
-        sweep = open_sweep(self.study)
+        sweep = open_sweep(self.study, data_fingerprint=self._data)
         suggestion = sweep.next()
         name = suggestion.fingerprint
-        write_trained(self.root.trial_folder(name), suggestion.config, seed=int(value * 10))
+        folder = self.worker.trial_folder(name)
+        seed = int(value * 10)
+        write_trained(folder, suggestion.config, data_fingerprint=self._data, seed=seed)
+        self.worker.share(name)
         settle(sweep, suggestion, outcome, curve={10: value + 0.1, 20: value})
         return name
 
     def track(self):
-        tracked = TrackedSweep(
-            name="lr_momentum",
-            study="lr_momentum",
-            turn=1,
-            do_nothing={"stft": 1.5},
-            tags={"setting": f"lr_momentum@{SETTING}"},
+        deliver(
+            self.study,
+            root=self.root,
+            study_url=self.places.study_url(),
             tracking_uri=self.uri,
-            artifacts=None if self.uri.startswith("http") else self.root.artifacts,
+            show=lambda line: None,
         )
-        tracking = Tracking(tracked, on_run=lambda name, run: keep_run_id(self.study, name, run))
-        for record in read_records(self.study):
-            config = self.root.read_record_text(record.fingerprint)
-            tracking.write_whole(record, rows=[], config=config)
-        assert tracking.close(rank(read_records(self.study))) == 0
 
     def publish(self, uri=None):
         publish_best(
@@ -100,29 +90,24 @@ class FakeSweep:
         return MlflowClient(self.uri)
 
     def models(self):
-        experiment = self.client.get_experiment_by_name("lr_momentum")
+        experiment = self.client.get_experiment_by_name(self.name)
         return list(self.client.search_logged_models([experiment.experiment_id]))
 
     def versions(self):
-        return list(self.client.search_model_versions("name = 'lr_momentum'"))
+        return list(self.client.search_model_versions(f"name = '{self.name}'"))
+
+    @property
+    def recorded(self):
+        """Return the places of who has the record in MLflow."""
+        return replace(self.places, tracking_uri=self.uri)
 
     def find_trained(self, trial):
-        places = Places(storage=str(self.root.path), tracking_uri=self.uri)
-        return find_trained(trial, places)
-
-
-@pytest.fixture(scope="module")
-def template(tmp_path_factory):
-    """An empty MLflow database, which takes seconds to make: copied for each test."""
-    folder = tmp_path_factory.mktemp("mlflow")
-    MlflowClient(f"sqlite:///{folder / 'mlflow.db'}").search_experiments()
-    return folder / "mlflow.db"
+        return find_trained(trial, self.recorded)
 
 
 @pytest.fixture
-def sweep(tmp_path, template):
-    (tmp_path / "mlflow.db").write_bytes(template.read_bytes())
-    return FakeSweep(tmp_path)
+def sweep(places, study_url, tracking_url, host, sweep_name, trials):
+    return FakeSweep(places, host, sweep_name, data_fingerprint=next(trials))
 
 
 @pytest.fixture
@@ -158,8 +143,8 @@ def test_another_process_without_unshift_restores_the_same_samples(sweep, clips,
     best = sweep.add_trial(1.1)
     sweep.track()
     sweep.publish()
-    restored, done = load_elsewhere("models:/lr_momentum@best", sweep.uri, clips, tmp_path)
-    assert np.array_equal(restored, restored_here(sweep.root.trial_folder(best), clips))
+    restored, done = load_elsewhere(f"models:/{sweep.name}@best", sweep.uri, clips, tmp_path)
+    assert np.array_equal(restored, restored_here(sweep.worker.trial_folder(best), clips))
     assert np.abs(restored - clips).max() > 0.1  # the net does something
     assert done.stdout == "(1, 2048) (-1, -1)\n"
     assert "WARNING" not in done.stderr
@@ -178,9 +163,9 @@ def test_the_best_finished_trial_is_the_model_of_its_run(sweep, caplog):
     assert [(metric.key, metric.value) for metric in model.metrics] == [("value", 1.1)]
     assert len(sweep.client.get_metric_history(run.info.run_id, "value")) == 1
     for alias in ("best", SETTING):
-        version = sweep.client.get_model_version_by_alias("lr_momentum", alias)
+        version = sweep.client.get_model_version_by_alias(sweep.name, alias)
         assert version.source == model.artifact_location
-    assert sweep.shown == [f"best trial {best} is a model in MLflow: models:/lr_momentum@best"]
+    assert sweep.shown == [f"best trial {best} is a model in MLflow: models:/{sweep.name}@best"]
     assert caplog.text == ""
 
 
@@ -195,10 +180,11 @@ def test_again_makes_no_second_model_and_a_new_best_makes_its_own(sweep):
     sweep.publish()
     assert {model.name for model in sweep.models()} == {first, second}
     assert len(sweep.versions()) == len(sweep.shown) == 2
-    best = sweep.client.get_model_version_by_alias("lr_momentum", "best")
+    best = sweep.client.get_model_version_by_alias(sweep.name, "best")
     assert sweep.client.get_run(best.run_id).data.tags["fingerprint"] == second
 
 
+@in_a_folder
 def test_a_model_that_was_left_half_written_is_made_anew(sweep):
     name = sweep.add_trial(1.2)
     sweep.track()
@@ -209,6 +195,7 @@ def test_a_model_that_was_left_half_written_is_made_anew(sweep):
     assert model.status == LoggedModelStatus.READY
 
 
+@in_a_folder
 def test_a_store_that_is_down_costs_one_warning_and_is_made_up_for(sweep, caplog):
     name = sweep.add_trial(1.2)
     sweep.track()
@@ -219,6 +206,7 @@ def test_a_store_that_is_down_costs_one_warning_and_is_made_up_for(sweep, caplog
     assert [model.name for model in sweep.models()] == [name]
 
 
+@in_a_folder
 @pytest.mark.parametrize("content", [None, b"damaged"])
 def test_weights_that_are_missing_or_damaged_make_no_model(sweep, caplog, content):
     file = sweep.root.trial_folder(sweep.add_trial(1.2)) / "best.safetensors"
@@ -229,12 +217,14 @@ def test_weights_that_are_missing_or_damaged_make_no_model(sweep, caplog, conten
     assert sweep.models() == []
 
 
+@in_a_folder
 def test_a_trial_without_a_run_waits_for_one(sweep, caplog):
     sweep.add_trial(1.2)
     sweep.publish()
     assert "it has no run there yet" in caplog.text
 
 
+@in_a_folder
 def test_nothing_finished_is_nothing_to_publish(sweep, caplog):
     sweep.add_trial(1.2, outcome="stopped")
     sweep.track()
@@ -248,61 +238,16 @@ def test_the_net_can_be_had_from_mlflow(sweep):
     sweep.publish()
     best = sweep.add_trial(1.1)
     sweep.track()
-    assert sweep.find_trained("best:lr_momentum").record.fingerprint == old  # has the only model
+    assert sweep.find_trained(f"best:{sweep.name}").record.fingerprint == old  # has the only model
     with pytest.raises(ValueError, match=f"trial={best}; must be one that is a model in this"):
         sweep.find_trained(best)
     sweep.publish()
-    for trial in ("best:lr_momentum", best):
+    for trial in (f"best:{sweep.name}", best):
         found = sweep.find_trained(trial)
         weights = (found.folder / "best.safetensors").read_bytes()
         assert found.record.fingerprint == best
-        assert weights == (sweep.root.trial_folder(best) / "best.safetensors").read_bytes()
-    assert found.folder.parent == sweep.root.cache / "models"
+        assert weights == (sweep.worker.trial_folder(best) / "best.safetensors").read_bytes()
+        assert find_record(trial, sweep.recorded)[0].fingerprint == best
+    assert found.folder.parent == sweep.places.root().cache / "models"
     assert {path.name for path in found.folder.parent.iterdir()} >= {found.folder.name}
     assert not list(found.folder.parent.glob("*.partial"))
-
-
-@pytest.fixture
-def server(tmp_path):
-    """MLflow's server, through which all files go."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--port", str(port)]
-    command += ["--backend-store-uri", f"sqlite:///{tmp_path / 'served.db'}"]
-    command += ["--artifacts-destination", str(tmp_path / "served"), "--host", "127.0.0.1"]
-    with (tmp_path / "server.log").open("wb") as log:
-        process = start_tree(command, env=os.environ, output=log)
-    try:
-        wait_until_it_answers(f"http://127.0.0.1:{port}")
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        end_tree(process)
-
-
-def wait_until_it_answers(url):
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            with urllib.request.urlopen(f"{url}/health", timeout=5):
-                return
-        except OSError:
-            assert time.monotonic() < deadline
-            time.sleep(0.2)
-
-
-@pytest.mark.slow
-def test_record_and_model_go_through_a_server_too(tmp_path, server, clips):
-    sweep = FakeSweep(tmp_path, server)
-    best = sweep.add_trial(1.1)
-    sweep.track()
-    sweep.publish()
-    sweep.publish()
-    assert len(sweep.models()) == len(sweep.versions()) == 1
-    folder = sweep.root.trial_folder(best)
-    restored, _ = load_elsewhere(f"models:/lr_momentum@{SETTING}", server, clips, tmp_path)
-    assert np.array_equal(restored, restored_here(folder, clips))
-    places = Places(storage=str(tmp_path), tracking_uri=server)
-    assert find_record("best:lr_momentum", places)[0].fingerprint == best
-    found = find_trained(best, places).folder / "best.safetensors"
-    assert found.read_bytes() == (folder / "best.safetensors").read_bytes()

@@ -1,4 +1,6 @@
-import optuna
+"""Studies are kept in databases (`open_study`) where a store is asked to hold what is told; what a
+sweep makes of its space needs none."""
+
 import pytest
 from optuna.trial import TrialState
 from tests_support.fake_sweep import new_study, open_sweep, plan, settle, space
@@ -15,16 +17,16 @@ def states(study):
     return [trial.state for trial in study.get_trials()]
 
 
-def test_finished_is_complete_with_its_best_value():
-    study = new_study()
+def test_finished_is_complete_with_its_best_value(open_study):
+    study = open_study()
     sweep = open_sweep(study)
     settle(sweep, sweep.next(), "finished", curve={10: 1.4, 20: 1.6})
     (trial,) = study.get_trials()
     assert (trial.state, trial.value) == (TrialState.COMPLETE, 1.4)
 
 
-def test_stopped_is_pruned_with_its_values_at_their_steps():
-    study = new_study()
+def test_stopped_is_pruned_with_its_values_at_their_steps(open_study):
+    study = open_study()
     sweep = open_sweep(study)
     settle(sweep, sweep.next(), "stopped", curve={10: 1.9, 20: 1.8})
     (trial,) = study.get_trials()
@@ -34,24 +36,24 @@ def test_stopped_is_pruned_with_its_values_at_their_steps():
 
 
 @pytest.mark.parametrize("outcome", ["diverged", "out_of_memory"])
-def test_what_cannot_be_trained_is_pruned_and_infeasible(outcome):
-    study = new_study()
+def test_what_cannot_be_trained_is_pruned_and_infeasible(open_study, outcome):
+    study = open_study()
     sweep = open_sweep(study)
     settle(sweep, sweep.next(), outcome)
     (trial,) = study.get_trials()
     assert (trial.state, trial.constraints) == (TrialState.PRUNED, {outcome: 1.0})
 
 
-def test_failed_is_fail_and_counts_toward_the_trials():
-    study = new_study()
+def test_failed_is_fail_and_counts_toward_the_trials(open_study):
+    study = open_study()
     sweep = open_sweep(study, trials=1)
     settle(sweep, sweep.next(), "failed")
     assert states(study) == [TrialState.FAIL]
     assert sweep.next() is None
 
 
-def test_a_step_told_twice_keeps_its_first_value():
-    study = new_study()
+def test_a_step_told_twice_keeps_its_first_value(open_study):
+    study = open_study()
     sweep = open_sweep(study)
     suggestion = sweep.next()
     sweep.report(suggestion.fingerprint, step=10, value=1.5)
@@ -67,52 +69,52 @@ def test_known_points_come_first_and_count():
     assert sweep.next() is None
 
 
-def test_known_points_are_not_tried_again_after_a_restart():
-    study = new_study()
-    first = open_sweep(study, trials=2, known_points=[POINT])
+def test_known_points_are_not_tried_again_after_a_restart(open_study):
+    first = open_sweep(open_study(), trials=2, known_points=[POINT])
     settle(first, first.next(), "finished", curve={10: 1.0})
-    again = open_sweep(study, trials=2, known_points=[POINT])
+    again = open_sweep(open_study(), trials=2, known_points=[POINT])
     assert again.next().fields != POINT
 
 
-def test_an_interrupted_trial_is_the_first_to_be_taken_up():
-    study = new_study()
-    first = open_sweep(study)
+def test_an_interrupted_trial_is_the_first_to_be_taken_up(open_study):
+    first = open_sweep(open_study())
     settle(first, first.next(), "finished", curve={10: 1.0})
     left = settle(first, first.next(), "interrupted", curve={10: 1.2})
+    study = open_study()
     again = open_sweep(study)
     assert again.next() == left
     settle(again, left, "finished", curve={10: 1.2, 20: 1.1})
     assert states(study) == [TrialState.COMPLETE] * 2
 
 
-def test_a_trial_left_before_it_was_named_is_taken_up_too():
-    study = new_study()
-    open_sweep(study)
-    study.ask()  # and then the driver was killed
+def test_a_trial_left_before_it_was_named_is_taken_up_too(open_study):
+    killed = open_study()
+    open_sweep(killed)
+    killed.ask()  # and then the driver was killed
+    study = open_study()
     sweep = open_sweep(study, trials=1)
     settle(sweep, sweep.next(), "finished", curve={10: 1.0})
     assert states(study) == [TrialState.COMPLETE]
     assert sweep.next() is None
 
 
-def test_the_same_seed_proposes_the_same_trials_across_a_restart():
-    def proposals(*, restart_after):
-        study = new_study()
-        sweep = open_sweep(study, trials=14)
+def test_the_same_seed_proposes_the_same_trials_in_every_store_and_across_a_restart(open_study):
+    def proposals(open_named, *, restart_after):
+        name = f"restarted after {restart_after}"
+        sweep = open_sweep(open_named(name), trials=10)
         made = []
         while (suggestion := sweep.next()) is not None:
             made.append(suggestion.fields)
             rate = suggestion.fields["optimizer.lr"]
             settle(sweep, suggestion, "finished", curve={10: abs(rate - 1e-2)})
             if len(made) == restart_after:
-                sweep = open_sweep(study, trials=14)
+                sweep = open_sweep(open_named(name), trials=10)
         return made
 
-    undisturbed = proposals(restart_after=None)
-    assert len(undisturbed) == 14
-    assert proposals(restart_after=3) == undisturbed
-    assert proposals(restart_after=11) == undisturbed  # TPE is at work by then
+    undisturbed = proposals(lambda name: new_study(), restart_after=None)
+    assert len(undisturbed) == 10
+    assert proposals(open_study, restart_after=3) == undisturbed
+    assert proposals(open_study, restart_after=8) == undisturbed  # TPE is at work by then
 
 
 def test_another_seed_proposes_other_trials():
@@ -183,8 +185,8 @@ def test_a_configuration_that_cannot_be_built_is_recorded_and_the_sweep_goes_on(
     assert refused[0].error == "model.kernel_size=8; must be odd and from 1 to 4095"
 
 
-def test_records_show_running_trials_as_interrupted_with_their_curve_so_far():
-    study = new_study()
+def test_records_show_running_trials_as_interrupted_with_their_curve_so_far(open_study):
+    study = open_study()
     sweep = open_sweep(study)
     suggestion = sweep.next()
     sweep.report(suggestion.fingerprint, step=10, value=1.3)
@@ -194,8 +196,8 @@ def test_records_show_running_trials_as_interrupted_with_their_curve_so_far():
     assert (record.value, record.last_value) == (1.3, 1.4)
 
 
-def test_an_interrupted_trial_keeps_what_is_known_of_it():
-    study = new_study()
+def test_an_interrupted_trial_keeps_what_is_known_of_it(open_study):
+    study = open_study()
     sweep = open_sweep(study)
     suggestion = sweep.next()
     sweep.report(suggestion.fingerprint, step=10, value=1.3)
@@ -207,41 +209,65 @@ def test_an_interrupted_trial_keeps_what_is_known_of_it():
     assert (record.step, record.seconds, record.parameters) == (10, 7.0, 5)
 
 
-def test_a_resumed_trial_that_needs_no_training_does_not_keep_the_others_back():
-    study = new_study()
-    first = open_sweep(study, trials=4)
+def test_a_resumed_trial_that_needs_no_training_does_not_keep_the_others_back(open_study):
+    first = open_sweep(open_study(), trials=4)
     done, left = first.next(), first.next()  # and then the driver was killed
 
     def find(fingerprint):  # another sweep finished one of them meanwhile
         known = TrialRecord(fingerprint=fingerprint, outcome="finished", value=1.1)
         return known if fingerprint == done.fingerprint else None
 
-    again = SweepStudy(study, plan(trials=4), find_finished=find)
+    again = SweepStudy(open_study(), plan(trials=4), find_finished=find)
     assert again.next() == left
     assert [record.fingerprint for record in again.take_untrained()] == [done.fingerprint]
     assert again.next() is not None
 
 
-def test_what_a_killed_driver_recorded_and_did_not_tell_is_told():
-    study = new_study()
-    first = open_sweep(study, trials=1)
+def test_what_a_killed_driver_recorded_and_did_not_tell_is_told(open_study):
+    killed = open_study()
+    first = open_sweep(killed, trials=1)
     record = TrialRecord(fingerprint=first.next().fingerprint, outcome="finished", value=1.2)
-    study._storage.set_trial_user_attr(0, "record", record.to_json())  # and then the kill
+    (trial,) = killed.get_trials()
+    killed._storage.set_trial_user_attr(trial._trial_id, "record", record.to_json())  # and the kill
+    study = open_study()
     assert open_sweep(study, trials=1).next() is None
     (trial,) = study.get_trials()
     assert (trial.state, trial.value) == (TrialState.COMPLETE, 1.2)
 
 
-def test_nothing_is_left_running_in_sqlite_either(tmp_path):
-    storage = optuna.storages.RDBStorage(f"sqlite:///{tmp_path / 'optuna.db'}")
-    study = optuna.create_study(storage=storage)
-    sweep = open_sweep(study, trials=6)
+def test_all_that_ended_is_read_back_and_nothing_is_left_running(open_study):
+    sweep = open_sweep(open_study(), trials=6)
     outcomes = ["finished", "stopped", "diverged", "out_of_memory", "failed", "finished"]
-    for outcome in outcomes:
-        settle(sweep, sweep.next(), outcome, curve={10: 1.5})
-    ended = optuna.load_study(study_name=study.study_name, storage=storage)
+    for number, outcome in enumerate(outcomes):
+        curve = {10: 1.5 + number / 3, 20: float("inf") if outcome == "diverged" else 0.1 + 0.2}
+        settle(sweep, sweep.next(), outcome, curve=curve)
+    ended = open_study()
     assert TrialState.RUNNING not in states(ended)
-    assert [record.outcome for record in read_records(ended)] == outcomes
+    assert read_records(ended) == sweep.settled()
+    again = open_sweep(ended, trials=6)
+    assert [record.outcome for record in again.settled()] == outcomes
+    assert list(again.curves()) == list(sweep.curves())
+    assert again.next() is None
+
+
+def test_a_verdict_of_the_scheduler_is_known_to_the_next_driver(open_study):
+    sweep = open_sweep(open_study())
+    stopped = sweep.next().fingerprint
+    sweep.next()
+    sweep.keep_stop(stopped, step=20)
+    sweep.report(stopped, step=20, value=1.5)  # and then the driver was killed
+    again = open_sweep(open_study())
+    assert again.stops() == {stopped: 20}
+    assert dict(again.curves())[stopped] == {20: 1.5}
+
+
+def test_restarts_of_a_worker_are_counted_across_drivers(open_study):
+    sweep = open_sweep(open_study())
+    name = sweep.next().fingerprint
+    sweep.keep_restarts(name, sweep.restarts(name) + 2)
+    again = open_sweep(open_study())
+    assert again.next().fingerprint == name
+    assert again.restarts(name) == 2
 
 
 def test_what_cannot_fit_is_out_of_memory_before_it_begins_and_infeasible():
@@ -307,13 +333,12 @@ def test_a_loss_whose_weights_are_not_there_is_refused_before_training(tmp_path)
     )
 
 
-def test_what_a_sweep_says_of_a_trial_stays_with_it():
+def test_what_a_sweep_says_of_a_trial_stays_with_it(open_study):
     def annotate(fields):
         return {"speed": "fast" if fields["optimizer.lr"] > 1e-3 else "slow"}
 
-    study = new_study()
-    sweep = open_sweep(study, trials=1, annotate=annotate)
+    sweep = open_sweep(open_study(), trials=1, annotate=annotate)
     suggestion = sweep.next()
     assert suggestion.notes == annotate(suggestion.fields)
-    (unfinished,) = read_records(study)
+    (unfinished,) = read_records(open_study())
     assert unfinished.notes == suggestion.notes

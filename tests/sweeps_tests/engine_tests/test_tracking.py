@@ -15,7 +15,11 @@ from sweeps.engine.tracking import Tracking
 from sweeps.engine.ui import sorted_path
 
 A, B, C = "a" * 16, "b" * 16, "c" * 16
+"""Trials; a server has others of these names, of other sweeps."""
 PARAMS = {"optimizer.lr": 0.005, "optimizer.momentum": 0.9}
+
+
+in_a_folder = pytest.mark.parametrize("places", ["folder"], indirect=True)
 
 
 def row(step, value):
@@ -26,25 +30,18 @@ def record(name, outcome="finished", value=1.2):
     return TrialRecord(fingerprint=name, outcome=outcome, params=PARAMS, step=20, value=value)
 
 
-@pytest.fixture(scope="module")
-def template(tmp_path_factory):
-    """An empty MLflow database, which takes seconds to make: copied for each test."""
-    folder = tmp_path_factory.mktemp("mlflow")
-    MlflowClient(f"sqlite:///{folder / 'mlflow.db'}").search_experiments()
-    return folder / "mlflow.db"
-
-
 @pytest.fixture
-def sweep(tmp_path, template):
-    (tmp_path / "mlflow.db").write_bytes(template.read_bytes())
+def sweep(host, tracking_url, sweep_name):
+    """A sweep as it is told to a file's store or a server, which has many others."""
+    own = None if tracking_url.startswith("http") else host("one").artifacts
     return TrackedSweep(
-        name="lr_momentum",
-        study="lr_momentum",
+        name=sweep_name,
+        study=sweep_name,
         turn=1,
         do_nothing={"stft": 1.5},
         tags={"commit": "c0ffee"},
-        tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}",
-        artifacts=(tmp_path / "artifacts").as_uri(),
+        tracking_uri=tracking_url,
+        artifacts=own,
     )
 
 
@@ -61,13 +58,13 @@ def write(sweep, *names, **changes):
     tracking = Tracking(sweep, on_run=ids.__setitem__)
     for name in names:
         run_trial(tracking, name, **changes)
-    assert tracking.close([record(name) for name in names]) == 0
+    assert tracking.close([record(name) for name in names], timeout_s=60) == 0
     return ids
 
 
 def children(sweep):
     client = MlflowClient(sweep.tracking_uri)
-    experiment = client.get_experiment_by_name("lr_momentum")
+    experiment = client.get_experiment_by_name(sweep.name)
     runs = client.search_runs([experiment.experiment_id])
     return {
         run.data.tags["fingerprint"]: run for run in runs if "mlflow.parentRunId" in run.data.tags
@@ -108,7 +105,7 @@ def test_a_failed_trial_carries_its_error(sweep):
     tracking.start_trial(A, PARAMS, "")
     failed = TrialRecord(fingerprint=A, outcome="failed", error="boom at step 3")
     tracking.end_trial(failed, config="", error_text="Traceback: boom")
-    tracking.close([failed])
+    assert tracking.close([failed], timeout_s=60) == 0
     (run,) = children(sweep).values()
     assert (run.info.status, run.data.tags["error"]) == ("FAILED", "boom at step 3")
     artifacts = MlflowClient(sweep.tracking_uri).list_artifacts(run.info.run_id)
@@ -119,11 +116,11 @@ def test_what_a_killed_driver_did_not_write_is_made_up_for(sweep):
     killed = Tracking(sweep, on_run=lambda trial, run: None)
     killed.start_trial(A, PARAMS, "")
     killed.add_row(A, row(10, 1.4))
-    killed.close([])
+    assert killed.close([], timeout_s=60) == 0
     later = Tracking(sweep, on_run=lambda trial, run: None)
     later.write_whole(record(A), rows=[row(10, 1.4), row(20, 1.2)], config="text")
     later.write_whole(record(B, value=1.1), rows=[row(10, 1.1)], config="text")
-    later.close([])
+    assert later.close([], timeout_s=60) == 0
     runs = children(sweep)
     assert {name: run.data.tags["outcome"] for name, run in runs.items()} == {
         A: "finished",
@@ -140,6 +137,7 @@ def test_an_interrupted_trial_that_goes_on_ends_as_what_it_became(sweep):
     assert run.info.status == "FINISHED"
 
 
+@in_a_folder
 def test_one_write_that_is_refused_does_not_keep_the_others_back(sweep):
     tracking = Tracking(sweep, on_run=lambda trial, run: None)
     tracking.start_trial(A, {"name\nwith a line break": 1}, "")  # MLflow takes no such name
@@ -151,15 +149,16 @@ def test_one_write_that_is_refused_does_not_keep_the_others_back(sweep):
 def test_a_sweep_deleted_in_the_ui_is_written_to_again(sweep):
     write(sweep, A)
     client = MlflowClient(sweep.tracking_uri)
-    client.delete_experiment(client.get_experiment_by_name("lr_momentum").experiment_id)
+    client.delete_experiment(client.get_experiment_by_name(sweep.name).experiment_id)
     write(sweep, B)
     assert B in children(sweep)
 
 
-def test_the_record_can_be_read_back(sweep):
-    write(sweep, A)
+def test_the_record_can_be_read_back(sweep, trials):
+    name = next(trials)
+    write(sweep, name)
     with open_client(sweep.tracking_uri) as client:
-        text, rows = read_run(client, find_trial_run(client, A))
+        text, rows = read_run(client, find_trial_run(client, name))
     assert text == '{"config": 1}'
     assert rows == [{"step": 10, "stft": 1.4}, {"step": 20, "stft": 1.2}]
 
@@ -169,7 +168,7 @@ def test_best_is_the_finished_run_with_the_lowest_value(sweep):
     write(sweep, B, value=1.1)
     write(sweep, C, value=0.9, outcome="stopped")
     with open_client(sweep.tracking_uri) as client:
-        assert find_trial_run(client, "best:lr_momentum").data.tags["fingerprint"] == B
+        assert find_trial_run(client, f"best:{sweep.name}").data.tags["fingerprint"] == B
         with pytest.raises(ValueError, match="trial=f+; must be a trial that"):
             find_trial_run(client, "f" * 16)
         for hostile in ("a' or '1' = '1", "best:a'b"):
@@ -179,20 +178,21 @@ def test_best_is_the_finished_run_with_the_lowest_value(sweep):
 
 def test_best_is_of_the_setting_that_ran_last(sweep):
     write(sweep, A, value=1.0)
-    other = {"study": "lr_momentum@0123abcd", "turn": 2}
-    tags = {"setting": "lr_momentum@0123abcd"}
+    other = {"study": f"{sweep.name}@0123abcd", "turn": 2}
+    tags = {"setting": f"{sweep.name}@0123abcd"}
     write(dataclasses.replace(sweep, **other, tags=tags), B, value=1.9)
     with open_client(sweep.tracking_uri) as client:
-        assert find_trial_run(client, "best:lr_momentum").data.tags["fingerprint"] == B
+        assert find_trial_run(client, f"best:{sweep.name}").data.tags["fingerprint"] == B
         write(dataclasses.replace(sweep, turn=3))
-        assert find_trial_run(client, "best:lr_momentum").data.tags["fingerprint"] == A
-        named = find_trial_run(client, "best:lr_momentum@0123abcd")
+        assert find_trial_run(client, f"best:{sweep.name}").data.tags["fingerprint"] == A
+        named = find_trial_run(client, f"best:{sweep.name}@0123abcd")
     assert named.data.tags["fingerprint"] == B
 
 
+@in_a_folder
 def test_the_address_of_the_ui_sorts_a_sweep_by_validation(sweep):
     write(sweep, A)
-    path = sorted_path(sweep.tracking_uri, "lr_momentum")
+    path = sorted_path(sweep.tracking_uri, sweep.name)
     parent = children(sweep)[A].data.tags["mlflow.parentRunId"]
     assert parent in path
     assert "orderByKey=metrics.%60value%60&orderByAsc=true" in path
@@ -206,6 +206,7 @@ def test_a_store_that_cannot_be_opened_is_refused_in_one_line(uri):
         check_store(uri)
 
 
+@in_a_folder
 def test_a_store_that_cannot_be_reached_costs_a_warning_and_no_crash(sweep, caplog):
     nobody = dataclasses.replace(sweep, tracking_uri="sqlite:////proc/nowhere/mlflow.db")
     tracking = Tracking(nobody, on_run=lambda trial, run: None)
