@@ -4,11 +4,13 @@ import contextlib
 import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import ray
 from optuna.study import Study
 from ray import tune
+from ray.tune import Trainable
 from ray.tune.execution import class_cache
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -72,11 +74,54 @@ def _describe(node: Mapping[str, Any], gpu_bytes: Mapping[str, int]) -> Node:
     )
 
 
-def run_trials(setting: Setting, study: Study, *, show: Callable[[str], None]) -> bool:
+@dataclass(frozen=True, kw_only=True)
+class Driver:
+    """The parts of a sweep's driver, put together."""
+
+    study: SweepStudy
+    stopper: SweepStopper
+    tracking: Tracking
+    recorder: Recorder
+    searcher: StudySearcher
+
+
+def run_trials(
+    setting: Setting,
+    study: Study,
+    *,
+    show: Callable[[str], None],
+    build: Callable[[TrialContext], type[Trainable]] = build_trainable,
+) -> bool:
     """Train until the study has the trials asked for, or a signal asks to stop.
 
-    Return whether it came to the end and MLflow has all of it: after a signal, time is short.
+    `build` makes what Tune runs a trial by. Return whether it came to the end and MLflow has all of
+    it: after a signal, time is short.
     """
+    with _stop_on_signal(setting, show=show) as stop:
+        driver = build_driver(setting, study, show=show, is_stopping=stop.is_set)
+        try:
+            _tune(setting, driver, build(_context(setting)))
+            driver.recorder.leave_open()
+        finally:
+            undelivered = driver.tracking.close(rank(read_records(study)))
+    if undelivered:
+        show(
+            f"MLflow lacks something of {undelivered} trials: the same command writes it, "
+            f"or {setting.options.unshift_command} sync"
+        )
+    if stop.is_set():
+        show("stopped: trials that had not finished go on with the same command")
+    return not stop.is_set() and not undelivered
+
+
+def build_driver(
+    setting: Setting,
+    study: Study,
+    *,
+    show: Callable[[str], None],
+    is_stopping: Callable[[], bool],
+) -> Driver:
+    """Put the parts of a driver together, knowing what earlier drivers of this study left."""
     watcher = ProgressTable(read_facts(study)["do_nothing"][METRIC], show=show)
     sweep_study = SweepStudy(study, setting.plan, find_finished=_finder(setting, study))
     stopper = build_stopper(setting.base, stops_early=setting.sweep.stops_early)
@@ -92,37 +137,28 @@ def run_trials(setting: Setting, study: Study, *, show: Callable[[str], None]) -
         placer=placer,
     )
     recorder.catch_up(sweep_study.settled())
-    with _stop_on_signal(setting, show=show) as stop:
-        searcher = StudySearcher(sweep_study, recorder, placer, is_stopping=stop.is_set)
-        try:
-            _tune(setting, searcher, stopper, recorder)
-            recorder.leave_open()
-        finally:
-            undelivered = tracking.close(rank(read_records(study)))
-    if undelivered:
-        show(
-            f"MLflow lacks something of {undelivered} trials: the same command writes it, "
-            f"or {setting.options.unshift_command} sync"
-        )
-    if stop.is_set():
-        show("stopped: trials that had not finished go on with the same command")
-    return not stop.is_set() and not undelivered
+    searcher = StudySearcher(sweep_study, recorder, placer, is_stopping=is_stopping)
+    return Driver(
+        study=sweep_study,
+        stopper=stopper,
+        tracking=tracking,
+        recorder=recorder,
+        searcher=searcher,
+    )
 
 
-def _tune(
-    setting: Setting,
-    searcher: StudySearcher,
-    stopper: SweepStopper,
-    recorder: Recorder,
-) -> None:
-    context = TrialContext(
+def _context(setting: Setting) -> TrialContext:
+    return TrialContext(
         storage=setting.root.place,
         sweep=setting.lock_name,
         commit=setting.options.commit,
         gpu_memory=setting.sweep.gpu_memory,
     )
-    trainable = tune.with_resources(
-        build_trainable(context),
+
+
+def _tune(setting: Setting, driver: Driver, trainable: type[Trainable]) -> None:
+    placed = tune.with_resources(
+        trainable,
         # Tune gives a worker to another trial only where both ask for the same.
         lambda assignment: tune.PlacementGroupFactory([assignment["resources"]]),
     )
@@ -130,17 +166,17 @@ def _tune(
     # Tune's own state is of no use: the study is what a sweep goes on from.
     with setting.root.lend_scratch() as scratch:
         tune.Tuner(
-            trainable,
+            placed,
             tune_config=tune.TuneConfig(
-                search_alg=searcher,
-                scheduler=stopper,
+                search_alg=driver.searcher,
+                scheduler=driver.stopper,
                 num_samples=-1,  # the searcher ends it: a trial placed again is a new one to Tune
                 max_concurrent_trials=setting.placement.most,
                 reuse_actors=True,
             ),
             run_config=tune.RunConfig(
                 name="tune",
-                callbacks=[recorder],
+                callbacks=[driver.recorder],
                 failure_config=tune.FailureConfig(max_failures=WORKER_DEATHS_FORGIVEN),
                 verbose=0,
                 **scratch,

@@ -1,0 +1,67 @@
+"""How far a sweep's driver goes: simulated trials of a fake trainer through all its real parts.
+
+    export PYTHONPATH=tests/support
+    python tests/benchmarks/scale.py             # study and MLflow in SQLite, without Ray
+    python tests/benchmarks/scale.py --servers   # both over PostgreSQL, MLflow on its server
+    python tests/benchmarks/scale.py --ray       # Ray Tune's own controller, an actor a worker
+
+Trials are of the log's size: so many reports up to step 10,000, stopped by ASHA as always. Without
+Ray, a loop calls the driver as Tune would, with a trial open for each worker, as fast as the driver
+answers: milliseconds are what each part costs the driver's one thread, MLflow's writer at work
+beside it. `cpu` is that thread's processor time; the rest is waiting, for a database or the writer.
+"""
+
+import argparse
+import contextlib
+import os
+import tempfile
+from pathlib import Path
+
+import cluster.environment
+
+CLIENT = ("AWS_", "PGPASSFILE", "MLFLOW_", "HOME")
+
+
+def main():
+    """Print the table of what was asked for."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--trials", type=int, default=5_000)
+    parser.add_argument("--workers", type=int, default=100)
+    parser.add_argument("--reports", type=int, default=20, help="of a trial that is not stopped")
+    parser.add_argument("--step-s", type=float, default=0.0, help="seconds a step, with --ray")
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument("--servers", action="store_true")
+    kind.add_argument("--ray", action="store_true")
+    given = parser.parse_args()
+    cluster.environment.apply()
+    # These read those variables.
+    from measured_sweep import measure_alone, measure_ray
+    from tests_support.simulated_sweep import simulated_setting
+
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        stores = use_stores(stack, folder / "stores") if given.servers else {}
+        (folder / "root").mkdir()
+        setting = simulated_setting(
+            folder / "root",
+            trials=given.trials,
+            workers=given.workers,
+            reports=given.reports,
+            **stores,
+        )
+        measure = measure_ray if given.ray else measure_alone
+        measure(setting, given)
+
+
+def use_stores(stack, folder):
+    """Serve PostgreSQL, an object store and MLflow, and become their client."""
+    from tests_support.stores import serve_stores
+
+    folder.mkdir()
+    stores = stack.enter_context(serve_stores(folder))
+    os.environ.update({n: v for n, v in stores.env.items() if n.startswith(CLIENT)})
+    return {"study_storage": stores.study_url, "tracking_uri": stores.mlflow}
+
+
+if __name__ == "__main__":
+    main()
