@@ -123,7 +123,7 @@ class Setting:
     def open_study(self) -> Study:
         """Open this setting's study, with do-nothing's score measured if it is new."""
         with self.root.hold("studies", timeout_s=600):
-            storage = open_optuna(self.inputs.study_url, waits=True)
+            storage = open_optuna(self.inputs.study_url, for_driver=True)
             return open_study(storage, self.sweep.name, self.key, self._make_facts)
 
     def count_recorded(self) -> int:

@@ -103,7 +103,8 @@ def run_trials(
             _tune(setting, driver, build(_context(setting)))
             driver.recorder.leave_open()
         finally:
-            undelivered = driver.tracking.close(rank(read_records(study)))
+            ranked = rank(read_records(study))
+            undelivered = driver.tracking.close(ranked, is_hurried=stop.is_set)
     if undelivered:
         show(
             f"MLflow lacks something of {undelivered} trials: the same command writes it, "

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import cluster.environment
 
+LOG_STEPS = 10_000
 CLIENT = ("AWS_", "PGPASSFILE", "MLFLOW_", "HOME")
 
 
@@ -46,7 +47,7 @@ def main():
             folder / "root",
             trials=given.trials,
             workers=given.workers,
-            reports=given.reports,
+            settings=(f"report_every={LOG_STEPS // given.reports}",),
             **stores,
         )
         measure = measure_ray if given.ray else measure_alone

@@ -113,8 +113,8 @@ def test_a_name_is_held_by_one_on_all_hosts(stores, client):
 
 
 def test_a_study_waits_for_its_server(stores, client, caplog):
-    storage = open_optuna(stores.study_url, waits=True)
+    storage = open_optuna(stores.study_url, for_driver=True)
     before = len(storage.get_all_studies())
     stores.postgres.restart()
     assert len(storage.get_all_studies()) == before
-    storage.engine.dispose()
+    storage._backend.engine.dispose()

@@ -18,12 +18,12 @@ from sweeps.engine.setting import open_inputs, resolve
 SWEEP = Sweep(name="simulated", space=lr_momentum.suggest)
 
 
-def simulated_setting(folder, *, trials, workers, size="log", reports=20, **stores):
+def simulated_setting(folder, *, trials, workers, **changes):
     """Return a sweep of so many trials over workers that are only told; a trial needs no memory."""
     asked = dataclasses.replace(
         options(),
         data="demo",
-        size=size,
+        size="log",
         trials=trials,
         storage=str(folder),
         seed=0,
@@ -32,9 +32,9 @@ def simulated_setting(folder, *, trials, workers, size="log", reports=20, **stor
         unshift_command="unshift",
         again_command="again",
         told_places="",
-        settings=(f"report_every={10_000 // reports}",) if size == "log" else (),
-        **stores,
+        settings=(),
     )
+    asked = dataclasses.replace(asked, **changes)
     there = machines((workers, 0.0, 0, 1000))
     setting = resolve(SWEEP, asked, open_inputs(asked), there, show=lambda line: None)
     needs = Needs(is_gpu=False)

@@ -87,7 +87,7 @@ class FakeSweep:
         tracking = Tracking(tracked, on_run=lambda name, run: keep_run_id(self.study, name, run))
         for record in read_records(self.study):
             config = self.root.read_record_text(record.fingerprint)
-            tracking.write_whole(record, rows=[], config=config)
+            tracking.write_whole(record, read=lambda config=config: ([], config))
         assert tracking.close(rank(read_records(self.study))) == 0
 
     def publish(self, uri=None):

@@ -60,6 +60,17 @@ def test_a_step_told_twice_keeps_its_first_value():
     assert study.get_trials()[0].intermediate_values == {10: 1.5}
 
 
+def test_a_report_reads_nothing_back(tmp_path, monkeypatch):
+    """It would read the whole trial again, at every report: the driver waits for that."""
+    sweep = open_sweep(optuna.create_study(storage=f"sqlite:///{tmp_path / 'optuna.db'}"))
+    suggestion = sweep.next()
+    read = []
+    monkeypatch.setattr(optuna.storages.RDBStorage, "get_trial", lambda *a: read.append(a))
+    for step in (10, 20, 20):
+        sweep.report(suggestion.fingerprint, step=step, value=1.0)
+    assert read == []
+
+
 def test_known_points_come_first_and_count():
     sweep = open_sweep(trials=2, known_points=[POINT])
     assert sweep.next().fields == POINT
