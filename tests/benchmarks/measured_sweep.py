@@ -2,16 +2,16 @@
 
 import contextlib
 import functools
-import os
 import time
 from collections import defaultdict
 
 import psutil
+from ray.tune import ExperimentAnalysis
+from ray.tune.execution.tune_controller import TuneController
 from ray.tune.trainable.function_trainable import wrap_function
 from tests_support.simulated_sweep import SWEEP, play
 from tests_support.simulated_trainer import NUMBERS, build_simulated
 
-from cluster.local import LocalHead
 from sweeps.engine.mlflow_runs import SweepRuns
 from sweeps.engine.outcomes import rank
 from sweeps.engine.recorder import Recorder
@@ -32,6 +32,8 @@ ROWS_DUE = 2_000
 def measure_alone(setting, given):
     """Play a sweep without Ray and print its table."""
     watched = Watched()
+    if given.without_mlflow:
+        Tracking._add = lambda *arguments: None
     study = setting.open_study()
     driver = build_driver(setting, study, show=lambda line: None, is_stopping=lambda: False)
     held_s = 0.0
@@ -39,7 +41,7 @@ def measure_alone(setting, given):
     def hold_back():
         nonlocal held_s
         began_s = time.perf_counter()
-        while watched.rows_due > ROWS_DUE:
+        while watched.rows_due > ROWS_DUE and not given.without_mlflow:
             time.sleep(0.05)
         held_s += time.perf_counter() - began_s
 
@@ -50,7 +52,7 @@ def measure_alone(setting, given):
     records = read_records(study)
     lacking = driver.tracking.close(rank(records), timeout_s=900.0)
     closed_s = time.perf_counter()
-    watched.clock.print_parts(given.trials)
+    watched.clock.print_parts()
     count, points = len(records), watched.reports * NUMBERS
     print(
         f"\n{count:,} trials, {watched.reports:,} reports ({watched.reports / count:.1f} a trial)"
@@ -67,31 +69,34 @@ def measure_alone(setting, given):
 
 
 def measure_ray(setting, given):
-    """Run a sweep by Ray Tune, an actor a worker, and print its table."""
-    with LocalHead(num_cpus=given.workers) as head:
-        os.environ.update(head.client_environment)
-        with connect(SWEEP.gpu_memory):
-            watched = Watched()
-            study = setting.open_study()
-            trials, step_s = setting.root.trials, given.step_s
-            before_s = busy_seconds()
-            began_s, used_s = time.perf_counter(), time.thread_time()
-            run_trials(
-                setting,
-                study,
-                show=lambda line: None,
-                build=lambda _: wrap_function(build_simulated(trials, step_s=step_s)),
-            )
-            took_s, used_s = time.perf_counter() - began_s, time.thread_time() - used_s
-            after_s = busy_seconds()
-            watched.clock.print_parts(given.trials)
-            parts = ("start: all", "report: judge (ASHA)", "report: all but judging", "end: all")
-            ours_s = sum(watched.clock.total_s(part, cpu=True) for part in parts)
-            count, reports = len(read_records(study)), watched.reports
-            print(f"\n{count:,} trials, {reports:,} reports in {took_s:.0f} s")
-            print(f"driver's thread: cpu {used_s:.0f} s, {ours_s:.0f} of it our parts")
-            for name, seconds in after_s.items():
-                print(f"{name}: cpu {seconds - before_s.get(name, 0):.0f} s")
+    """Run a sweep by the Ray that there is, an actor a worker, and print its table."""
+    watched = Watched()
+    for owner, method, part in (
+        (TuneController, "step", "Tune: a step, all"),
+        (ExperimentAnalysis, "__init__", "Tune: looks for all results, at the end"),
+    ):
+        watched.clock.watch(owner, method, part)
+    with connect(SWEEP.gpu_memory):
+        study = setting.open_study()
+        trials, step_s = setting.root.trials, given.step_s
+        before_s = busy_seconds()
+        began_s, used_s = time.perf_counter(), time.thread_time()
+        run_trials(
+            setting,
+            study,
+            show=lambda line: None,
+            build=lambda _: wrap_function(build_simulated(trials, step_s=step_s)),
+        )
+        took_s, used_s = time.perf_counter() - began_s, time.thread_time() - used_s
+        after_s = busy_seconds()
+    watched.clock.print_parts()
+    parts = ("start: all", "report: judge (ASHA)", "report: all but judging", "end: all")
+    ours_s = sum(watched.clock.total_s(part, cpu=True) for part in parts)
+    count, reports = len(read_records(study)), watched.reports
+    print(f"\n{count:,} trials, {reports:,} reports in {took_s:.0f} s")
+    print(f"driver's thread: cpu {used_s:.0f} s, {ours_s:.0f} of it our parts")
+    for name, seconds in after_s.items():
+        print(f"{name}: cpu {seconds - before_s.get(name, 0):.0f} s")
 
 
 def busy_seconds():
@@ -141,9 +146,9 @@ class Stopwatch:
         found = [seconds for ended, seconds, _ in self._calls[part] if 0.9 * near < ended <= near]
         return f"{1000 * sum(found) / len(found):.2f}" if found else "-"
 
-    def print_parts(self, trials):
-        """Print each part's mean at the marks, over all, and as a sum."""
-        marks = [mark for mark in MARKS if mark <= trials]
+    def print_parts(self):
+        """Print each part's mean at the marks so far, over all, and as a sum."""
+        marks = [mark for mark in MARKS if mark <= self.ended]
         head = "".join(f"{f'at {mark:,}':>10}" for mark in marks)
         print(f"\n{'ms a call':<36}{head}{'all':>10}{'cpu':>10}{'calls':>10}{'sum s':>10}")
         for part in sorted(self._calls):
@@ -151,7 +156,7 @@ class Stopwatch:
             means = [self.mean_ms(part, near=mark) for mark in marks]
             cells = [*means, *(f"{1000 * self.total_s(part, cpu=c) / count:.2f}" for c in (0, 1))]
             row = "".join(f"{cell:>10}" for cell in cells)
-            print(f"{part:<36}{row}{count:>10,}{self.total_s(part):>10.1f}")
+            print(f"{part:<36}{row}{count:>10,}{self.total_s(part):>10.1f}", flush=True)
 
 
 class Watched:
@@ -217,5 +222,6 @@ class Watched:
             self.clock.ended += 1
             if self.clock.ended in MARKS:
                 self.show()
+                self.clock.print_parts()
 
         Recorder.on_trial_complete = counted

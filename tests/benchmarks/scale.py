@@ -18,6 +18,7 @@ import tempfile
 from pathlib import Path
 
 import cluster.environment
+from cluster.local import LocalHead
 
 LOG_STEPS = 10_000
 CLIENT = ("AWS_", "PGPASSFILE", "MLFLOW_", "HOME")
@@ -30,18 +31,25 @@ def main():
     parser.add_argument("--workers", type=int, default=100)
     parser.add_argument("--reports", type=int, default=20, help="of a trial that is not stopped")
     parser.add_argument("--step-s", type=float, default=0.0, help="seconds a step, with --ray")
+    parser.add_argument("--study-storage", metavar="URL", help="elsewhere, such as a memory disk")
+    parser.add_argument("--without-mlflow", action="store_true", help="its writer gets nothing")
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument("--servers", action="store_true")
     kind.add_argument("--ray", action="store_true")
     given = parser.parse_args()
-    cluster.environment.apply()
-    # These read those variables.
-    from measured_sweep import measure_alone, measure_ray
-    from tests_support.simulated_sweep import simulated_setting
-
     with contextlib.ExitStack() as stack:
+        cluster.environment.apply()
+        if given.ray:
+            head = stack.enter_context(LocalHead(num_cpus=given.workers))
+            os.environ.update(head.client_environment)
+        # These read those variables.
+        from measured_sweep import measure_alone, measure_ray
+        from tests_support.simulated_sweep import simulated_setting
+
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        stores = use_stores(stack, folder / "stores") if given.servers else {}
+        stores = {"study_storage": given.study_storage}
+        if given.servers:
+            stores = use_stores(stack, folder / "stores")
         (folder / "root").mkdir()
         setting = simulated_setting(
             folder / "root",
