@@ -50,6 +50,10 @@ class TrackedSweep:
     """The file of MLflow's store, where that is the storage root's own."""
 
 
+Journey = Callable[[], tuple[list[Row], str]]
+"""Reads a trial's journal, and its record as text."""
+
+
 @dataclass(kw_only=True)
 class Dues:
     """What is still to be written of one trial."""
@@ -61,8 +65,9 @@ class Dues:
     """The trial's record, as text."""
     ending: TrialRecord | None = None
     error_text: str = ""
-    is_whole: bool = False
-    """All there is of an ended trial: not needed where its run has the outcome already."""
+    read: Journey | None = None
+    """Reads rows and record of a trial that ended under an earlier driver: there may be thousands,
+    and they are not needed where the run has the outcome already."""
 
     def add(self, later: "Dues") -> None:
         """Add what came to be due later."""
@@ -72,7 +77,18 @@ class Dues:
         self.config = later.config or self.config
         self.ending = later.ending or self.ending
         self.error_text = later.error_text or self.error_text
-        self.is_whole = self.is_whole and later.is_whole
+        self.read = self.read or later.read
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether this is all there is of an ended trial, and nothing else."""
+        return self.read is not None and not (self.rows or self.tags)
+
+    def read_out(self) -> None:
+        """Read what is to be read."""
+        if self.read is not None:
+            rows, config = self.read()
+            self.rows, self.config, self.read = rows + self.rows, self.config or config, None
 
 
 class SweepRuns:
@@ -101,6 +117,7 @@ class SweepRuns:
         """Write what is due of a trial, its outcome last."""
         if dues.is_whole and dues.ending and self._has_all(dues.ending):
             return
+        dues.read_out()
         run_id = self._runs.get(fingerprint) or self._create_child(fingerprint)
         tags = {"outcome": "running", "error": "", **dues.tags}
         if dues.ending is None:
@@ -121,12 +138,15 @@ class SweepRuns:
         if dues.ending is not None:
             self._end(run_id, dues.ending)
 
-    def finish(self, ranked: Iterable[TrialRecord]) -> None:
-        """Write every trial's rank, and end the sweep's run."""
+    def finish(
+        self, ranked: Iterable[TrialRecord], *, on_rank: Callable[[], None] = lambda: None
+    ) -> None:
+        """Write every trial's rank, and end the sweep's run. `on_rank()` is called after each."""
         for position, record in enumerate(ranked, start=1):
             run_id = self._runs.get(record.fingerprint)
             if run_id is not None:
                 self._client.set_tag(run_id, "rank", str(position))
+                on_rank()
         self._client.set_terminated(self._parent_id)
 
     def _has_all(self, record: TrialRecord) -> bool:

@@ -4,6 +4,7 @@ Tune calls back here for every report and every end, with the result that stoppe
 error that ended it, which its searchers do not get to see.
 """
 
+import functools
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -22,6 +23,7 @@ from sweeps.engine.study import Suggestion, SweepStudy
 from sweeps.engine.tracking import Tracking
 from trainer.config import METRIC
 from trainer.journal import Row
+from trainer.model_config import ModelConfig
 from trainer.models import build_model, count_parameters
 
 _LOW_MEMORY = "killed due to the node running low on memory"
@@ -82,7 +84,7 @@ class Recorder(tune.Callback):
             outcome="interrupted",
             params=suggestion.fields,
             notes=suggestion.notes,
-            parameters=_count_parameters(suggestion),
+            parameters=_count_parameters(suggestion.config.model),
             restarts=self._study.restarts(name),
         )
         self._tracking.start_trial(name, suggestion.fields, suggestion.record.to_text())
@@ -90,11 +92,8 @@ class Recorder(tune.Callback):
     def catch_up(self, records: Iterable[TrialRecord]) -> None:
         """Write to MLflow what an earlier driver did not come to write of ended trials."""
         for record in records:
-            self._tracking.write_whole(
-                record,
-                rows=self._root.read_rows(record.fingerprint),
-                config=self._root.read_record_text(record.fingerprint),
-            )
+            read = functools.partial(self._root.read_journey, record.fingerprint, until=record.step)
+            self._tracking.write_whole(record, read=read)
 
     def note_untrained(self, records: Iterable[TrialRecord]) -> None:
         """Enter trials that the study settled by itself."""
@@ -247,6 +246,7 @@ def _error_of(trial: Trial) -> _Death:
     return _Death(text=low_memory[0] if low_memory else last)
 
 
-def _count_parameters(suggestion: Suggestion) -> int:
+@functools.lru_cache(maxsize=1024)
+def _count_parameters(model: ModelConfig) -> int:
     with torch.device("meta"):
-        return count_parameters(build_model(suggestion.config.model))
+        return count_parameters(build_model(model))

@@ -196,6 +196,10 @@ class Root:
         rows = read_journal(self.fetch(fingerprint)) if known else []
         return [row for row in rows if until is None or row["step"] <= until]
 
+    def read_journey(self, fingerprint: str, *, until: int) -> tuple[list[Row], str]:
+        """Return a trial's journal, to a step, and its record as text."""
+        return self.read_rows(fingerprint, until=until), self.read_record_text(fingerprint)
+
     def keep_outcome(self, record: TrialRecord, *, study: str) -> None:
         """Note in a trial's folder that it finished, for other sweeps to take it over."""
         content = {"study": study, "record": record.to_json()}

@@ -18,6 +18,7 @@ from optuna.distributions import (
     IntDistribution,
 )
 from optuna.samplers import BaseSampler, TPESampler
+from optuna.search_space import IntersectionSearchSpace
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
@@ -31,6 +32,8 @@ class SweepSampler(BaseSampler):
         self._seed = seed
         self._startup = startup
         self._tpe = TPESampler(seed=seed)
+        # Of TPE's own there would be a new one for each trial, which looks at all trials again.
+        self._shared_fields = IntersectionSearchSpace(include_pruned=True)
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
         """Begin the trial's own generator."""
@@ -44,7 +47,8 @@ class SweepSampler(BaseSampler):
         """Return the fields that TPE chooses together; none during start-up."""
         if trial.number < self._startup:
             return {}
-        return self._tpe.infer_relative_search_space(study, trial)
+        shared = self._shared_fields.calculate(study, use_cache=True)
+        return {name: field for name, field in shared.items() if not field.single()}
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]

@@ -124,7 +124,7 @@ class Setting:
         """Open this setting's study, with do-nothing's score measured if it is new."""
         url = self.inputs.study_url
         with hold_name(self.root, url, "studies", timeout_s=600):
-            storage = open_optuna(url, waits=True)
+            storage = open_optuna(url, for_driver=True)
             return open_study(storage, self.sweep.name, self.key, self._make_facts)
 
     def count_recorded(self) -> int:

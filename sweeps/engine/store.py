@@ -18,6 +18,7 @@ from sqlalchemy.pool import NullPool
 from sweeps.engine.patient_storage import PatientStorage
 from sweeps.engine.root import Root
 from sweeps.engine.server_lock import ServerLock
+from sweeps.engine.sole_writer import SoleWriterStorage
 from trainer.config import METRIC
 
 TURN = "turn"
@@ -33,21 +34,23 @@ Facts = dict[str, Any]
 logger = logging.getLogger(__name__)
 
 
-def open_optuna(url: str, *, waits: bool = False) -> BaseStorage:
-    """Open an Optuna store, made when it is not there; one that `waits` outlives its database's
-    absence from then on.
+def open_optuna(url: str, *, for_driver: bool = False) -> BaseStorage:
+    """Open an Optuna store, made when it is not there. One for a driver, which alone writes to its
+    study, outlives its database's absence from then on, and reads open trials once.
 
     Raises ValueError naming the URL, also where its tables are of another version of Optuna.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     logging.getLogger("alembic").setLevel(logging.WARNING)
     engine: dict[str, Any] = {"pool_pre_ping": True}  # a restarted server knows no old connections
-    if not waits:
+    if not for_driver:
         engine["poolclass"] = NullPool  # looked into once: nothing stays open
     if url.startswith("sqlite"):
         engine["connect_args"] = {"timeout": 60}
     try:
-        return (PatientStorage if waits else RDBStorage)(url, engine_kwargs=engine)
+        if for_driver:
+            return SoleWriterStorage(PatientStorage(url, engine_kwargs=engine))
+        return RDBStorage(url, engine_kwargs=engine)
     except Exception as error:  # noqa: BLE001 - SQLAlchemy's drivers raise what they like
         reason = str(error).split("\n", 1)[0]
         raise ValueError(

@@ -146,8 +146,8 @@ class SweepStudy:
     def report(self, fingerprint: str, *, step: int, value: float) -> None:
         """Tell a running trial's validation at a step; one told before is left alone."""
         trial = self._running[fingerprint]
-        told = trial.storage.get_trial(trial._trial_id).intermediate_values
-        if step not in told:
+        # What was read when the trial was taken up, and told since: nobody else tells it anything.
+        if step not in trial._cached_frozen_trial.intermediate_values:
             trial.report(value, step)
 
     def keep_stop(self, fingerprint: str, *, step: int) -> None:
@@ -225,7 +225,8 @@ class SweepStudy:
         self._plan.note_out_of_memory(self._plan.configure(attributes[FIELDS]))
 
     def _count(self) -> int:
-        return len(self._records.keys() | self._running.keys()) + len(self._to_resume)
+        unsettled = sum(name not in self._records for name in self._running)
+        return len(self._records) + unsettled + len(self._to_resume)
 
     def _admit(self, trial: Trial) -> Suggestion | None:
         """Name a trial and let it run, or tell it at once what is known of it."""

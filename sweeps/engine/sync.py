@@ -1,5 +1,6 @@
 """Writing to MLflow what it lacks of a sweep: journals and study are the truth, MLflow a copy."""
 
+import functools
 from collections.abc import Callable
 
 from filelock import Timeout
@@ -68,13 +69,7 @@ def _deliver(study: Study, root: Root, tracking_uri: str) -> int:
     tracked = track(study, root=root, tracking_uri=tracking_uri, commit=commit)
     runs = SweepRuns(tracked, on_run=lambda trial, run_id: keep_run_id(study, trial, run_id))
     for record in records:
-        dues = Dues(
-            params=record.params,
-            rows=root.read_rows(record.fingerprint, until=record.step),
-            config=root.read_record_text(record.fingerprint),
-            ending=record,
-            is_whole=True,
-        )
-        runs.write(record.fingerprint, dues)
+        read = functools.partial(root.read_journey, record.fingerprint, until=record.step)
+        runs.write(record.fingerprint, Dues(params=record.params, ending=record, read=read))
     runs.finish(records)
     return len(records)

@@ -9,13 +9,14 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 
-from sweeps.engine.mlflow_runs import Dues, SweepRuns, TrackedSweep
+from sweeps.engine.mlflow_runs import Dues, Journey, SweepRuns, TrackedSweep
 from sweeps.engine.outcomes import TrialRecord
 from trainer.journal import Row
 
 logger = logging.getLogger(__name__)
 
 _BETWEEN_WRITES_S = 0.5
+_BETWEEN_LOOKS_S = 0.1
 _LONGEST_PAUSE_S = 30.0
 
 
@@ -32,6 +33,8 @@ class Tracking:
         """What was due and is being written."""
         self._ranked: list[TrialRecord] = []
         self._deadline_s: float | None = None
+        self._timeout_s = 0.0
+        self._is_hurried: Callable[[], bool] = lambda: True
         self._is_finished = False
         self._has_warned = False
         self._changed = threading.Condition()
@@ -54,23 +57,30 @@ class Tracking:
         """Close a trial's run with its outcome, and its record as it is now."""
         self._add(record.fingerprint, Dues(ending=record, config=config, error_text=error_text))
 
-    def write_whole(self, record: TrialRecord, *, rows: list[Row], config: str) -> None:
+    def write_whole(self, record: TrialRecord, *, read: Journey) -> None:
         """Write all of an ended trial, unless its run has the outcome already."""
-        dues = Dues(
-            params=record.params, rows=list(rows), config=config, ending=record, is_whole=True
-        )
-        self._add(record.fingerprint, dues)
+        self._add(record.fingerprint, Dues(params=record.params, ending=record, read=read))
 
-    def close(self, ranked: Iterable[TrialRecord], *, timeout_s: float = 20.0) -> int:
+    def close(
+        self,
+        ranked: Iterable[TrialRecord],
+        *,
+        timeout_s: float = 20.0,
+        is_hurried: Callable[[], bool] = lambda: True,
+    ) -> int:
         """Write the ranks and end the sweep's run; return of how many trials something is missing.
 
-        Waits no longer than the timeout, within which a stopped job must end too.
+        In a hurry it waits no longer than the timeout, within which a stopped job must end too;
+        else as long as the store takes one write after the other, each within that time.
         """
         with self._changed:
             self._ranked = list(ranked)
+            self._is_hurried = is_hurried
+            self._timeout_s = timeout_s
             self._deadline_s = time.monotonic() + timeout_s
             self._changed.notify()
-        self._thread.join(timeout_s)
+        while self._thread.is_alive() and not self._is_late():
+            self._thread.join(_BETWEEN_LOOKS_S)
         with self._changed:
             return len(self._due | self._in_hand) or int(not self._is_finished)
 
@@ -99,7 +109,7 @@ class Tracking:
                 else:
                     self._changed.wait_for(self._is_closing, timeout=pause_s)
         if not self._due:
-            self._is_finished = self._attempt(lambda runs: runs.finish(self._ranked))
+            self._is_finished = self._attempt(self._finish)
 
     def _write(self, taken: dict[str, Dues]) -> dict[str, Dues]:
         """Write what is due of each trial; return what was not taken."""
@@ -121,7 +131,15 @@ class Tracking:
                 self._has_warned = True
                 logger.warning("MLflow did not take a write, which is tried again: %s", error)
             return False
+        self._note_taken()
         return True
+
+    def _finish(self, runs: SweepRuns) -> None:
+        runs.finish(self._ranked, on_rank=self._note_taken)
+
+    def _note_taken(self) -> None:
+        if self._is_closing() and not self._is_hurried():
+            self._deadline_s = time.monotonic() + self._timeout_s
 
     def _put_back(self, failed: dict[str, Dues]) -> None:
         for fingerprint, dues in failed.items():

@@ -3,14 +3,17 @@
 import contextlib
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 from optuna.study import Study
 from ray import tune
+from ray.tune import Trainable
 from ray.tune.execution import class_cache
 
 from sweeps.engine.disk import Disk
 from sweeps.engine.machines import MachineView
 from sweeps.engine.outcomes import TrialRecord, rank
+from sweeps.engine.placement import Machines
 from sweeps.engine.placer import Placer
 from sweeps.engine.progress import ProgressTable
 from sweeps.engine.recorder import Recorder
@@ -38,35 +41,38 @@ _SHOWN_BY_TUNE = {n for n in class_cache.ENV_VARS_TO_PROPAGATE if n.startswith("
 dashboard shows. A worker that writes to an object store has keys of its own machine."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Driver:
+    """The parts of a sweep's driver, put together."""
+
+    study: SweepStudy
+    stopper: SweepStopper
+    tracking: Tracking
+    recorder: Recorder
+    searcher: StudySearcher
+
+
 def run_trials(
-    setting: Setting, study: Study, view: MachineView, *, show: Callable[[str], None]
+    setting: Setting,
+    study: Study,
+    view: MachineView,
+    *,
+    show: Callable[[str], None],
+    build: Callable[[TrialContext], type[Trainable]] = build_trainable,
 ) -> bool:
     """Train until the study has the trials asked for, or a signal asks to stop.
 
-    Return whether it came to the end and MLflow has all of it: after a signal, time is short.
+    `build` makes what Tune runs a trial by. Return whether it came to the end and MLflow has all of
+    it: after a signal, time is short.
     """
-    watcher = ProgressTable(read_facts(study)["do_nothing"][METRIC], show=show)
-    sweep_study = SweepStudy(study, setting.plan, find_finished=_finder(setting, study))
-    stopper = build_stopper(setting.base, stops_early=setting.sweep.stops_early)
-    stopper.remember(sweep_study.curves(), stops=sweep_study.stops())
-    tracking = _open_tracking(setting, study)
-    placer = Placer(setting.capacity, _open_disk(setting), look=view.look)
-    recorder = Recorder(
-        sweep_study,
-        stopper,
-        tracking,
-        watcher,
-        root=setting.root,
-        placer=placer,
-    )
-    recorder.catch_up(sweep_study.settled())
     with _stop_on_signal(setting, show=show) as stop:
-        searcher = StudySearcher(sweep_study, recorder, placer, is_stopping=stop.is_set)
+        driver = build_driver(setting, study, look=view.look, show=show, is_stopping=stop.is_set)
         try:
-            _tune(setting, searcher, stopper, recorder)
-            recorder.leave_open()
+            _tune(setting, driver, build(_context(setting)))
+            driver.recorder.leave_open()
         finally:
-            undelivered = tracking.close(rank(read_records(study)))
+            ranked = rank(read_records(study))
+            undelivered = driver.tracking.close(ranked, is_hurried=stop.is_set)
     if undelivered:
         show(
             f"MLflow lacks something of {undelivered} trials: the same command writes it, "
@@ -77,20 +83,52 @@ def run_trials(
     return not stop.is_set() and not undelivered
 
 
-def _tune(
+def build_driver(
     setting: Setting,
-    searcher: StudySearcher,
-    stopper: SweepStopper,
-    recorder: Recorder,
-) -> None:
-    context = TrialContext(
+    study: Study,
+    *,
+    look: Callable[[], Machines],
+    show: Callable[[str], None],
+    is_stopping: Callable[[], bool],
+) -> Driver:
+    """Put the parts of a driver together, knowing what earlier drivers of this study left."""
+    watcher = ProgressTable(read_facts(study)["do_nothing"][METRIC], show=show)
+    sweep_study = SweepStudy(study, setting.plan, find_finished=_finder(setting, study))
+    stopper = build_stopper(setting.base, stops_early=setting.sweep.stops_early)
+    stopper.remember(sweep_study.curves(), stops=sweep_study.stops())
+    tracking = _open_tracking(setting, study)
+    placer = Placer(setting.capacity, _open_disk(setting), look=look)
+    recorder = Recorder(
+        sweep_study,
+        stopper,
+        tracking,
+        watcher,
+        root=setting.root,
+        placer=placer,
+    )
+    recorder.catch_up(sweep_study.settled())
+    searcher = StudySearcher(sweep_study, recorder, placer, is_stopping=is_stopping)
+    return Driver(
+        study=sweep_study,
+        stopper=stopper,
+        tracking=tracking,
+        recorder=recorder,
+        searcher=searcher,
+    )
+
+
+def _context(setting: Setting) -> TrialContext:
+    return TrialContext(
         storage=setting.root.place,
         sweep=setting.lock_name,
         commit=setting.options.commit,
         gpu_memory=setting.sweep.gpu_memory,
     )
-    trainable = tune.with_resources(
-        build_trainable(context),
+
+
+def _tune(setting: Setting, driver: Driver, trainable: type[Trainable]) -> None:
+    placed = tune.with_resources(
+        trainable,
         # Tune gives a worker to another trial only where both ask for the same.
         lambda assignment: tune.PlacementGroupFactory([assignment["resources"]]),
     )
@@ -98,17 +136,17 @@ def _tune(
     # Tune's own state is of no use: the study is what a sweep goes on from.
     with setting.root.lend_scratch() as scratch:
         tune.Tuner(
-            trainable,
+            placed,
             tune_config=tune.TuneConfig(
-                search_alg=searcher,
-                scheduler=stopper,
+                search_alg=driver.searcher,
+                scheduler=driver.stopper,
                 num_samples=-1,  # the searcher ends it: a trial placed again is a new one to Tune
                 max_concurrent_trials=_NO_LIMIT,
                 reuse_actors=True,
             ),
             run_config=tune.RunConfig(
                 name="tune",
-                callbacks=[recorder],
+                callbacks=[driver.recorder],
                 failure_config=tune.FailureConfig(max_failures=WORKER_DEATHS_FORGIVEN),
                 verbose=0,
                 **scratch,

@@ -117,8 +117,8 @@ def is_held(stores, name):
 
 
 def test_a_study_waits_for_its_server(stores, client, caplog):
-    storage = open_optuna(stores.study_url, waits=True)
+    storage = open_optuna(stores.study_url, for_driver=True)
     before = len(storage.get_all_studies())
     stores.postgres.restart()
     assert len(storage.get_all_studies()) == before
-    storage.engine.dispose()
+    storage._backend.engine.dispose()

@@ -52,7 +52,7 @@ class FakeDriver:
     """A driver on a host, from its first look at the study on."""
 
     def __init__(self, study_url, tracking_uri, root, name, *, trials):
-        self._storage = open_optuna(study_url, waits=True)
+        self._storage = open_optuna(study_url, for_driver=True)
         self.study = study = open_study(self._storage, name, SETTING, lambda: FACTS)
         self._root = root
         self._sweep = SweepStudy(study, plan(trials=trials, data_fingerprint=DATA))
@@ -87,7 +87,7 @@ class FakeDriver:
     def close(self):
         """End as a driver does; return of how many trials MLflow lacks something."""
         missing = self._tracking.close(rank(read_records(self.study)), timeout_s=60)
-        self._storage.engine.dispose()
+        self._storage._backend.engine.dispose()
         return missing
 
     def throw_away(self):
@@ -96,7 +96,7 @@ class FakeDriver:
         for thread in threading.enumerate():
             if thread.name == "mlflow-writer":
                 thread.join(60)  # the call that is under way
-        self._storage.engine.dispose()
+        self._storage._backend.engine.dispose()
 
     def _train(self, assignment):
         trial = SimpleNamespace(config=assignment, last_result={}, error_file=None)

@@ -87,13 +87,13 @@ def open_study(study_url):
     opened = []
 
     def open_named(name="study"):
-        storage = open_optuna(study_url, waits=True)
+        storage = open_optuna(study_url, for_driver=True)
         opened.append(storage)
         return optuna.create_study(storage=storage, study_name=name, load_if_exists=True)
 
     yield open_named
     for storage in opened:
-        storage.engine.dispose()
+        storage._backend.engine.dispose()
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from sweeps.engine.store import open_optuna
 def study(mount_disk):
     """A study on a small disk."""
     disk = mount_disk(megabytes=4)
-    storage = open_optuna(f"sqlite:///{disk.folder / 'optuna.db'}", waits=True)
+    storage = open_optuna(f"sqlite:///{disk.folder / 'optuna.db'}", for_driver=True)
     study = optuna.create_study(storage=storage)
     study.disk = disk
     return study
@@ -65,6 +65,6 @@ def test_telling_again_what_was_told_is_taken_as_told(tmp_path):
 
 
 def test_an_error_that_does_not_pass_is_raised_at_once(tmp_path):
-    storage = open_optuna(f"sqlite:///{tmp_path / 'optuna.db'}", waits=True)
+    storage = open_optuna(f"sqlite:///{tmp_path / 'optuna.db'}", for_driver=True)
     with pytest.raises(KeyError):
         storage.get_trial(99)

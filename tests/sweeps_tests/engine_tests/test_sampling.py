@@ -4,6 +4,8 @@ import numpy as np
 import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.samplers import TPESampler
+from optuna.trial import TrialState
 from tests_support.fake_sweep import new_study, space
 
 from sweeps.engine.sampling import SweepSampler, from_unit_interval
@@ -48,6 +50,29 @@ def test_later_trials_crowd_around_the_best():
         distances.append(distance)
         study.tell(trial, distance)
     assert np.median(distances[-10:]) < 0.5 * np.median(distances[:8])
+
+
+def branching(trial):
+    """Choose two fields, and a third that not all trials have."""
+    fields = space(trial)
+    if trial.suggest_categorical("model.family", ["waveform", "frames"]) == "frames":
+        fields["model.blocks"] = trial.suggest_int("model.blocks", 1, 4)
+    return fields
+
+
+def test_the_fields_chosen_together_are_those_that_tpe_finds_by_itself():
+    study = new_study()
+    study.sampler = sampler = SweepSampler(0, startup=0)
+    seen = []
+    for number in range(12):
+        trial = study.ask()
+        branching(trial)
+        alone = TPESampler(multivariate=True).infer_relative_search_space(study, trial)
+        assert sampler.infer_relative_search_space(study, trial) == alone
+        seen.append(alone.keys())
+        if number % 3:  # the others stay open
+            study.tell(trial, state=(TrialState.PRUNED, TrialState.FAIL)[number % 2])
+    assert len(set(map(tuple, seen))) > 1, "else this would show nothing"
 
 
 @pytest.mark.parametrize(

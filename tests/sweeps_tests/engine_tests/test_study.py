@@ -1,6 +1,7 @@
 """Studies are kept in databases (`open_study`) where a store is asked to hold what is told; what a
 sweep makes of its space needs none."""
 
+import optuna
 import pytest
 from optuna.trial import TrialState
 from tests_support.fake_sweep import new_study, open_sweep, plan, settle, space
@@ -60,6 +61,17 @@ def test_a_step_told_twice_keeps_its_first_value(open_study):
     sweep.report(suggestion.fingerprint, step=10, value=1.5)
     settle(sweep, suggestion, "finished", curve={10: 1.5})
     assert study.get_trials()[0].intermediate_values == {10: 1.5}
+
+
+def test_a_report_reads_nothing_back(tmp_path, monkeypatch):
+    """It would read the whole trial again, at every report: the driver waits for that."""
+    sweep = open_sweep(optuna.create_study(storage=f"sqlite:///{tmp_path / 'optuna.db'}"))
+    suggestion = sweep.next()
+    read = []
+    monkeypatch.setattr(optuna.storages.RDBStorage, "get_trial", lambda *a: read.append(a))
+    for step in (10, 20, 20):
+        sweep.report(suggestion.fingerprint, step=step, value=1.0)
+    assert read == []
 
 
 def test_known_points_come_first_and_count():

@@ -118,8 +118,8 @@ def test_what_a_killed_driver_did_not_write_is_made_up_for(sweep):
     killed.add_row(A, row(10, 1.4))
     assert killed.close([], timeout_s=60) == 0
     later = Tracking(sweep, on_run=lambda trial, run: None)
-    later.write_whole(record(A), rows=[row(10, 1.4), row(20, 1.2)], config="text")
-    later.write_whole(record(B, value=1.1), rows=[row(10, 1.1)], config="text")
+    later.write_whole(record(A), read=lambda: ([row(10, 1.4), row(20, 1.2)], "text"))
+    later.write_whole(record(B, value=1.1), read=lambda: ([row(10, 1.1)], "text"))
     assert later.close([], timeout_s=60) == 0
     runs = children(sweep)
     assert {name: run.data.tags["outcome"] for name, run in runs.items()} == {
@@ -127,6 +127,30 @@ def test_what_a_killed_driver_did_not_write_is_made_up_for(sweep):
         B: "finished",
     }
     assert runs[A].data.metrics["stft"] == 1.2
+
+
+def test_of_a_trial_that_mlflow_has_whole_nothing_is_read(sweep):
+    """A sweep that goes on may have thousands, each with its journal in an object store."""
+    write(sweep, A)
+    read = []
+    later = Tracking(sweep, on_run=lambda trial, run: None)
+    for name in (A, B):
+        later.write_whole(record(name), read=lambda name=name: (read.append(name), ([], ""))[1])
+    assert later.close([]) == 0
+    assert read == [B]
+
+
+@pytest.mark.parametrize(("is_hurried", "is_missing"), [(False, 0), (True, 1)])
+def test_ranks_take_their_time_unless_there_is_a_hurry(sweep, monkeypatch, is_hurried, is_missing):
+    """A thousand trials' ranks take longer than a stopped job may wait."""
+    names = [f"{number:016x}" for number in range(30)]
+    write(sweep, *names)
+    real = MlflowClient.set_tag
+    monkeypatch.setattr(MlflowClient, "set_tag", lambda *a: (time.sleep(0.1), real(*a)))
+    tracking = Tracking(sweep, on_run=lambda trial, run: None)
+    ranked = [record(name) for name in names]
+    missing = tracking.close(ranked, timeout_s=2.0, is_hurried=lambda: is_hurried)
+    assert missing == is_missing
 
 
 def test_an_interrupted_trial_that_goes_on_ends_as_what_it_became(sweep):

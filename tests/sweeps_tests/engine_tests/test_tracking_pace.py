@@ -27,7 +27,7 @@ class Store:
             raise ConnectionError("not now")
         self.taken += [(fingerprint, row["step"]) for row in dues.rows]
 
-    def finish(self, ranked):
+    def finish(self, ranked, *, on_rank):
         """Take the ranks."""
 
     def wait_until_asked(self, times):

@@ -1,0 +1,43 @@
+from mlflow.tracking import MlflowClient
+from tests_support.simulated_sweep import open_driver, play, simulated_setting
+from tests_support.simulated_trainer import validation
+
+from sweeps.engine.study_records import read_records
+from trainer.config import METRIC
+
+
+def test_a_driver_without_ray_ends_every_trial_once_and_leaves_all_of_it_in_mlflow(
+    recordings, tmp_path
+):
+    """Ten simulated trials over four workers, as tests/benchmarks/scale.py plays thousands."""
+    given = {"data": str(recordings), "size": "demo", "max_steps": 80}
+    setting = simulated_setting(tmp_path, trials=10, workers=4, **given)
+    study = setting.open_study()
+    driver = open_driver(setting, study)
+    play(driver, setting.root.trials, workers=4)
+    records = read_records(study)
+    assert driver.tracking.close(records, timeout_s=60.0) == 0
+    assert {trial.state.name for trial in study.get_trials()} == {"COMPLETE", "PRUNED"}
+    assert len({record.fingerprint for record in records}) == 10
+    runs = trial_runs(setting.inputs.tracking_uri)
+    for record in records:
+        assert (record.step == 80) == (record.outcome == "finished")
+        told = {**setting.base.to_fields(), **record.params}
+        assert record.last_value == validation(told, record.step, name=record.fingerprint)
+        assert runs[record.fingerprint] == list(range(10, record.step + 1, 10))
+    again = open_driver(setting, study)
+    assert again.searcher.suggest("0") == "FINISHED"
+    assert again.tracking.close(records, timeout_s=60.0) == 0
+
+
+def trial_runs(uri):
+    """Return the steps of each trial's points of the metric by fingerprint."""
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name("simulated")
+    runs = client.search_runs([experiment.experiment_id], "tags.kind = 'trial'")
+    return {
+        run.data.tags["fingerprint"]: [
+            point.step for point in client.get_metric_history(run.info.run_id, METRIC)
+        ]
+        for run in runs
+    }
