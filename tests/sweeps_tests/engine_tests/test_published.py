@@ -155,7 +155,8 @@ def test_the_best_finished_trial_is_the_model_of_its_run(sweep, caplog):
     best = sweep.add_trial(1.1)
     sweep.add_trial(0.9, outcome="stopped")
     sweep.track()
-    sweep.publish()
+    for _ in range(2):  # the second time there is nothing to do
+        sweep.publish()
     (model,) = sweep.models()
     run = sweep.client.get_run(model.source_run_id)
     assert (model.name, run.info.run_name) == (best, best)
@@ -169,6 +170,7 @@ def test_the_best_finished_trial_is_the_model_of_its_run(sweep, caplog):
     assert caplog.text == ""
 
 
+@in_a_folder
 def test_again_makes_no_second_model_and_a_new_best_makes_its_own(sweep):
     first = sweep.add_trial(1.2)
     sweep.track()
