@@ -1,7 +1,7 @@
 # Two commands: `make sweep` and `make test`. Both set up .venv first, from the lock.
 #
 #   make sweep [DATA=~/music] [TRIALS=32] [MAX_STEPS=1000] [DRY_RUN=1]
-#   make test [ARGS="-k damage"]   two files at a time; ARGS=-n0 one
+#   make test [ARGS="-k damage"]   three files at a time; ARGS=-n0 one
 #   make chaos     faults, injected for up to half an hour (docs/durability.md)
 #   make cluster-demo   a cluster in miniature that loses machines (docs/cluster.md)
 #   make check     ruff and mypy
@@ -36,9 +36,10 @@ sweep: $(READY)
 		--relative-to $(call quoted,$(CURDIR)) --unshift-command $(BIN)/unshift \
 		--again-command $(call quoted,$(again) TRIALS={trials})
 
-# Two workers, a file to each at a time, one thread each: tiny tensors gain nothing from more.
+# Three workers, a file to each at a time: half of the time they wait for others. One thread each: tiny
+# tensors gain nothing from more.
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 chaos: $(READY)
 	$(BIN)/python -m pytest -m chaos -s $(ARGS)

@@ -41,7 +41,7 @@ def pytest_xdist_make_scheduler(config, log):
 
 
 def pytest_collection_modifyitems(items):
-    """Let the files that take longest come first: at the end, one of two workers would be idle."""
+    """Let the files that take longest come first: at the end, the other workers would be idle."""
     sweeps = {item.path for item in items if "local_head" in item.fixturenames}
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: (item.path not in sweeps, item.path not in slow))
