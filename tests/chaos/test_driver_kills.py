@@ -16,7 +16,7 @@ STARTING_S = 8.0
     ("kills", "size"),
     [
         pytest.param(2, {"trials": 4, "steps": 16}, marks=pytest.mark.slow, id="2"),
-        pytest.param(20, {"trials": 10, "steps": 48}, marks=pytest.mark.chaos, id="20"),
+        pytest.param(20, {"trials": 12, "steps": 160}, marks=pytest.mark.chaos, id="20"),
     ],
 )
 def test_a_driver_killed_at_random_loses_and_doubles_nothing(driven, kills, size):

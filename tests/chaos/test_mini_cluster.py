@@ -12,6 +12,7 @@ from sweeps.engine.root import Root
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(1200)]
 
 STORAGE = "s3://unshift/mini"
+TRIALS, STEPS = 20, 800
 
 
 UNSHIFT_SUBMIT = {"before": ("-m", "sweeps", "submit"), "after": ("--",)}
@@ -93,7 +94,7 @@ def submitted(cluster, client, recordings, tmp_path):
             recordings=recordings,
             environment=cluster.client_environment,
             trials=trials,
-            steps=800,
+            steps=STEPS,
             more=(*places, "--tracking-uri", stores.mlflow),
             script="tests/support/mini_cluster_sweep.py",
             study_url=stores.study_url,
@@ -112,7 +113,7 @@ def test_a_sweep_outlives_its_machines(cluster, submitted):
     story = Story()
     way = "network namespaces" if cluster.network.has_namespaces else "addresses of loopback"
     story.tell(f"head and 3 workers with a GPU each, on {way}: {cluster.dashboard_url}")
-    for trials, state in ((1, "cold"), (2, "warm"), (10, "warm")):
+    for trials, state in ((1, "cold"), (2, "warm"), (TRIALS, "warm")):
         sweep = submitted(trials=trials)
         typed_s = time.monotonic()
         driver = sweep.start()
@@ -121,7 +122,7 @@ def test_a_sweep_outlives_its_machines(cluster, submitted):
         checked = [line for line in sweep.printed().splitlines() if "checked in" in line]
         story.tell(", ".join([f"{trials} trials asked of a {state} cluster", *checked]))
         story.tell(f"their first 25 steps are reported {seconds:.1f} s after the command was typed")
-        if trials < 10:
+        if trials < TRIALS:
             assert driver.wait(240) == 0, sweep.printed()
 
     sweep.wait_for_reports(6)
