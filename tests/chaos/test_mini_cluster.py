@@ -12,7 +12,7 @@ from sweeps.engine.root import Root
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(1200)]
 
 STORAGE = "s3://unshift/mini"
-TRIALS, STEPS = 20, 800
+TRIALS, STEPS = 14, 800
 
 
 UNSHIFT_SUBMIT = {"before": ("-m", "sweeps", "submit"), "after": ("--",)}
