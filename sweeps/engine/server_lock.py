@@ -7,7 +7,6 @@ import os
 import signal
 import threading
 import time
-from types import TracebackType
 from typing import Self
 
 import sqlalchemy
@@ -47,12 +46,7 @@ class ServerLock:
         self._keeper.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._is_over.set()
         self._keeper.join(timeout=_SECONDS_BETWEEN_LOOKS)
         if not self._keeper.is_alive():  # else it waits for a server that is away: so is the lock

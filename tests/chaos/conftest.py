@@ -22,9 +22,8 @@ def driven(local_head, recordings, tmp_path):
         return sweep
 
     yield build
-    for driver in (driver for sweep in built for driver in sweep.drivers):
-        driver.kill()
-        driver.wait()
+    for sweep in built:
+        sweep.end()
 
 
 @pytest.fixture

@@ -104,9 +104,8 @@ def submitted(cluster, client, recordings, tmp_path):
         return sweep
 
     yield build
-    for driver in (driver for sweep in built for driver in sweep.drivers):
-        driver.kill()
-        driver.wait()
+    for sweep in built:
+        sweep.end()
 
 
 def test_a_sweep_outlives_its_machines(cluster, submitted):

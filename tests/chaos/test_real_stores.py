@@ -42,9 +42,7 @@ def sweep(stores, client, recordings, tmp_path):
         study_url=stores.study_url,
     )
     yield sweep
-    for driver in sweep.drivers:
-        driver.kill()
-        driver.wait()
+    sweep.end()
 
 
 @pytest.fixture
@@ -92,7 +90,7 @@ def test_a_name_is_held_again_when_its_server_was_started_anew(stores, client, m
     monkeypatch.setattr(server_lock, "_SECONDS_BETWEEN_LOOKS", 0.1)
     with ServerLock(stores.study_url, "lr@01234567"):
         stores.postgres.restart(away_s=1.0)
-        wait_until(lambda: is_held(stores, "lr@01234567"), seconds=60)
+        assert wait_until(lambda: is_held(stores, "lr@01234567"), seconds=60)
 
 
 def test_who_has_lost_a_name_to_another_is_asked_to_end(stores, client, monkeypatch):
@@ -103,7 +101,7 @@ def test_who_has_lost_a_name_to_another_is_asked_to_end(stores, client, monkeypa
         with ServerLock(stores.study_url, "lr@01234567"):
             stores.postgres.forget_connections()
             with ServerLock(stores.study_url, "lr@01234567"):
-                wait_until(lambda: asked, seconds=60)
+                assert wait_until(lambda: asked, seconds=60) == [True]
     finally:
         signal.signal(signal.SIGTERM, before)
 

@@ -30,9 +30,7 @@ def shared(gpu_head, recordings, tmp_path):
         script="tests/support/shared_gpu_sweep.py",
     )
     yield sweep
-    for driver in sweep.drivers:
-        driver.kill()
-        driver.wait()
+    sweep.end()
 
 
 @pytest.mark.slow

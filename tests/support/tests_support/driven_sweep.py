@@ -74,6 +74,12 @@ class DrivenSweep:
         assert status == expect, self.printed()
         return self.printed()
 
+    def end(self):
+        """End all drivers that still run."""
+        for driver in self.drivers:
+            driver.kill()
+            driver.wait()
+
     @property
     def name(self):
         """Return the sweep's name."""
