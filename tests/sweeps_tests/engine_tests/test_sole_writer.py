@@ -42,8 +42,9 @@ def test_a_suggestion_does_not_read_the_open_trials_again(study, monkeypatch):
     for suggestion in [sweep.next() for _ in range(12)]:
         settle(sweep, suggestion, "stopped", curve={10: 1.5})
     read = []
-    real = RDBStorage._get_trials
-    monkeypatch.setattr(RDBStorage, "_get_trials", lambda *a: read.append(a) or real(*a))
+    backend = type(study._storage._backend)
+    real = backend._get_trials
+    monkeypatch.setattr(backend, "_get_trials", lambda *a: read.append(a) or real(*a))
     for _ in range(10):
         sweep.next()
     assert read == []
