@@ -1,3 +1,5 @@
+import dataclasses
+
 from mlflow.tracking import MlflowClient
 from tests_support.simulated_sweep import open_driver, play, simulated_setting
 from tests_support.simulated_trainer import validation
@@ -9,7 +11,10 @@ from trainer.config import METRIC
 def test_a_driver_without_ray_ends_every_trial_once_and_leaves_all_of_it_in_mlflow(
     recordings, tmp_path
 ):
-    """Ten simulated trials over four workers, as tests/benchmarks/scale.py plays thousands."""
+    """Ten simulated trials over four workers, as tests/benchmarks/scale.py plays thousands.
+
+    The next driver knows what the first has seen, and tells a record that knows nothing yet.
+    """
     given = {"data": str(recordings), "size": "demo", "max_steps": 80}
     setting = simulated_setting(tmp_path, trials=10, workers=4, **given)
     study = setting.open_study()
@@ -25,9 +30,17 @@ def test_a_driver_without_ray_ends_every_trial_once_and_leaves_all_of_it_in_mlfl
         told = {**setting.base.to_fields(), **record.params}
         assert record.last_value == validation(told, record.step, name=record.fingerprint)
         assert runs[record.fingerprint] == list(range(10, record.step + 1, 10))
-    again = open_driver(setting, study)
+    elsewhere = dataclasses.replace(setting.inputs, tracking_uri=f"sqlite:///{tmp_path / 'new.db'}")
+    again = open_driver(dataclasses.replace(setting, inputs=elsewhere), study)
+    assert seen_at_rungs(again.stopper) == seen_at_rungs(driver.stopper)
     assert again.searcher.suggest("0") == "FINISHED"
     assert again.tracking.close(records, timeout_s=60.0) == 0
+    assert trial_runs(elsewhere.tracking_uri).keys() == runs.keys()
+
+
+def seen_at_rungs(stopper):
+    """Return what was seen of trials where they are judged, which they are not at their end."""
+    return [(step, seen) for step, seen in stopper._brackets[0]._rungs if step < 80]
 
 
 def trial_runs(uri):
