@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping
 _T = typing.TypeVar("_T")
 
 _LONGEST_SHOWN = 200
+_LARGEST_SIZE = 1e30
+"""Of a number: float32 ends at 3e38, and optimizers multiply rates before they are cast to it."""
 
 
 def require(holds: bool, name: str, value: object, allowed: str) -> None:
@@ -64,10 +66,9 @@ def convert(name: str, value: object, kind: object) -> object:
         return convert(name, value, next(k for k in alternatives if k is not type(None)))
     if kind is float:
         require(type(value) in (int, float), name, value, "a number")
-        try:
-            return float(typing.cast("float", value))
-        except OverflowError as error:
-            raise ValueError(f"{name}={_in_one_line(value)}; must be below 1e308") from error
+        real = typing.cast("float", value)
+        require(not abs(real) > _LARGEST_SIZE, name, value, f"at most {_LARGEST_SIZE:g} in size")
+        return float(real)
     require(type(value) is kind, name, value, f"of type {getattr(kind, '__name__', kind)}")
     if kind is int:
         _require_believable(name, typing.cast("int", value))

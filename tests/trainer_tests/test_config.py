@@ -236,7 +236,9 @@ REFUSED = [
     ),
     ({"optimizer.lr": -1}, "optimizer.lr=-1.0; must be > 0"),
     ({"optimizer.lr": float("nan")}, "optimizer.lr=nan; must be > 0"),
-    ({"optimizer.lr": float("inf")}, "optimizer.lr=inf; must be > 0"),
+    ({"optimizer.lr": float("inf")}, "optimizer.lr=inf; must be at most 1e+30 in size"),
+    ({"optimizer.lr": 1e38}, "optimizer.lr=1e+38; must be at most 1e+30 in size"),
+    ({"optimizer.lr": float("nan")}, "optimizer.lr=nan; must be > 0"),
     ({"optimizer.lr": "fast"}, "optimizer.lr=fast; must be a number"),
     (
         {"optimizer.preconditioner_probability": 0.5},
