@@ -11,8 +11,9 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -29,12 +30,16 @@ from sweeps.engine.signals import EndRequest
 from trainer.checkpoint import find_usable
 from trainer.config import METRIC, TrainConfig
 from trainer.device import describe_environment, resolve_device
+from trainer.journal import FILE_NAME as JOURNAL
 from trainer.journal import Row
 from trainer.train import StopTraining, train
 
 _SECONDS_BETWEEN_TRIES = 0.5
 _PATIENCE_S = 5.0
 """The workers of a driver that was killed end sooner."""
+
+_PAUSE_FACTOR = 9.0
+"""A trial trains for so many times as long as copying its files has taken."""
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +53,8 @@ class TrialContext:
     sweep: str
     """While it is asked to stop, trials checkpoint and end as interrupted."""
     commit: str
+    rungs: Collection[int] = ()
+    """Steps at which ASHA may stop a trial."""
     gpu_memory: GpuMemory = GpuMemory()
 
 
@@ -105,9 +112,8 @@ def _run_alone(assignment: dict[str, Any], context: TrialContext, share: Share) 
         if known is not None or not is_alone:
             return known or {"outcome": "interrupted", "error": "asked to stop"}
         config = TrainConfig.from_fields(assignment["fields"] | {"data.cache": str(root.cache)})
-        return _train(
-            config, name, root, share=share, commit=context.commit, should_stop=should_stop
-        )
+        sharing = Sharing(root, name, always_at=context.rungs)
+        return _train(config, sharing, share=share, commit=context.commit, should_stop=should_stop)
 
 
 @contextlib.contextmanager
@@ -133,8 +139,7 @@ def _alone(root: Root, name: str, should_stop: Callable[[], bool]) -> Iterator[b
 
 def _train(
     config: TrainConfig,
-    name: str,
-    root: Root,
+    sharing: "Sharing",
     *,
     share: Share,
     commit: str,
@@ -142,11 +147,11 @@ def _train(
 ) -> dict[str, Any]:
     here = describe_environment(resolve_device(config.device))
     tune.report({"started": here})
-    folder = root.fetch_to_train(name)
-    checkpoint, rows = find_usable(folder, fingerprint=name) or (None, [])
+    folder = sharing.fetch()
+    checkpoint, rows = find_usable(folder, fingerprint=folder.name) or (None, [])
 
     def report(row: Row) -> None:
-        _share(root, name)
+        sharing.share(step=row["step"])
         peak_bytes = share.read(row)
         _report(row, peak_bytes=peak_bytes)
         if row["step"] < config.steps:
@@ -157,23 +162,67 @@ def _train(
             _report(row)
     except StopTraining as stop:  # by a verdict that the driver did not come to carry out
         return {"outcome": "stopped", "error": str(stop)}
-    result = train(
-        config,
-        report=report,
-        should_stop=should_stop,
-        resume_from=checkpoint,
-        folder=folder,
-        commit=commit,
-    )
-    root.share(name, patience_s=STORE_PATIENCE_S)
+    try:
+        result = train(
+            config,
+            report=report,
+            should_stop=should_stop,
+            resume_from=checkpoint,
+            folder=folder,
+            commit=commit,
+        )
+    finally:  # a trial that fails has told of reports that the driver will look for there
+        sharing.share_all()
     return {"outcome": result.outcome, "step": result.step, "error": result.reason}
 
 
-def _share(root: Root, name: str) -> None:
-    try:
-        root.share(name)
-    except StoreAway as error:
-        logger.warning("trial %s trains on, and shares its files later: %s", name, error)
+class Sharing:
+    """Copies what a trial writes to the root: its journal at each report, the rest now and then.
+
+    How long the rest takes is up to the store, and to how many trials send to it. A trial then
+    trains for nine times as long before the next time, so that a store that is slow gets less, and
+    no trial waits for more than a tenth of its time.
+    """
+
+    def __init__(
+        self,
+        root: Root,
+        name: str,
+        *,
+        always_at: Collection[int] = (),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Share a trial's files; all of them at some steps, after which others may use them."""
+        self._root = root
+        self._name = name
+        self._always_at = always_at
+        self._clock = clock
+        self._due_s = float("-inf")
+        self._is_away = False
+
+    def fetch(self) -> Path:
+        """Return the trial's folder with what the root has of it."""
+        return self._root.fetch_to_train(self._name)
+
+    def share(self, *, step: int) -> None:
+        """Share after a report. A store that is away gets it later."""
+        begun_s = self._clock()
+        is_due = begun_s >= self._due_s or step in self._always_at
+        if self._is_away and not is_due:
+            return
+        try:
+            self._root.share(self._name, only=None if is_due else JOURNAL)
+            self._is_away = False
+        except StoreAway as error:
+            self._is_away = True
+            logger.warning("trial %s trains on, and shares its files later: %s", self._name, error)
+        if is_due or self._is_away:
+            ended_s = self._clock()
+            self._due_s = ended_s + _PAUSE_FACTOR * (ended_s - begun_s)
+
+    def share_all(self) -> None:
+        """Share as the trial ends, waiting long for a store that is away, else raise StoreAway."""
+        self._root.share(self._name, patience_s=STORE_PATIENCE_S)
 
 
 def _report(row: Row, **measured: int) -> None:

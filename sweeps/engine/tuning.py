@@ -68,7 +68,7 @@ def run_trials(
     with _stop_on_signal(setting, show=show) as stop:
         driver = build_driver(setting, study, look=view.look, show=show, is_stopping=stop.is_set)
         try:
-            _tune(setting, driver, build(_context(setting)))
+            _tune(setting, driver, build(_context(setting, driver)))
             driver.recorder.leave_open()
         finally:
             ranked = rank(read_records(study))
@@ -117,11 +117,12 @@ def build_driver(
     )
 
 
-def _context(setting: Setting) -> TrialContext:
+def _context(setting: Setting, driver: Driver) -> TrialContext:
     return TrialContext(
         storage=setting.root.place,
         sweep=setting.lock_name,
         commit=setting.options.commit,
+        rungs=driver.stopper.rungs(),
         gpu_memory=setting.sweep.gpu_memory,
     )
 

@@ -5,7 +5,59 @@ import psutil
 import pytest
 import torch
 
-from sweeps.engine.trial import free_memory, is_out_of_memory
+from sweeps.engine.root import StoreAway
+from sweeps.engine.trial import Sharing, free_memory, is_out_of_memory
+from trainer.journal import FILE_NAME as JOURNAL
+
+REPORT_S = 2.0
+ALL = None
+
+
+class Store:
+    """A root in a store that takes its time, on a clock that only work moves."""
+
+    def __init__(self, *, copy_s):
+        self.now_s = 0.0
+        self.copy_s = copy_s
+        self.is_away = False
+        self.shared = []
+
+    def share(self, fingerprint, *, only=None, patience_s=0.0):
+        self.now_s += self.copy_s if self.is_away or only is None else 0.0
+        self.shared.append("away" if self.is_away else only)
+        if self.is_away:
+            raise StoreAway("nobody answers")
+
+
+def train_with(store, *, reports, always_at=()):
+    sharing = Sharing(store, "0" * 16, always_at=always_at, clock=lambda: store.now_s)
+    for step in range(1, reports + 1):
+        store.now_s += REPORT_S
+        sharing.share(step=step)
+        yield step
+
+
+@pytest.mark.parametrize(("copy_s", "reports_between"), [(0.0, 1), (0.1, 1), (1.0, 5), (10.0, 45)])
+def test_a_trial_waits_for_its_store_for_a_tenth_of_its_time_at_most(copy_s, reports_between):
+    store = Store(copy_s=copy_s)
+    list(train_with(store, reports=91))
+    assert store.shared == [
+        ALL if step % reports_between == 0 else JOURNAL for step in range(91)
+    ], "the first, and then so many apart"
+
+
+def test_all_that_a_stopped_trial_leaves_is_there_before_its_verdict():
+    store = Store(copy_s=10.0)
+    list(train_with(store, reports=6, always_at=[2, 4]))
+    assert store.shared == [ALL, ALL, JOURNAL, ALL, JOURNAL, JOURNAL]
+
+
+def test_a_store_that_is_away_is_left_alone_for_a_while(caplog):
+    store = Store(copy_s=1.0)
+    for step in train_with(store, reports=13):
+        store.is_away = 1 <= step < 8
+    assert store.shared == [ALL, "away", "away", ALL, JOURNAL]
+    assert "trains on, and shares its files later: nobody answers" in caplog.text
 
 
 def allocate_too_much():
