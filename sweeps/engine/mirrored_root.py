@@ -3,7 +3,8 @@ there is copied to the store and from it.
 
 The store is the truth: a trial goes on from what is there, on whichever host. A host that was cut
 off may still train what another has gone on with: a trial belongs to whoever fetched it last, and
-nobody else writes over what that one has left.
+nobody else writes over what that one has left. As long as that is this host, it has all of it, and
+more than it has shared.
 """
 
 import contextlib
@@ -89,11 +90,13 @@ class MirroredRoot(Root):
         folder = self.trial_folder(fingerprint)
         unused = CHECKPOINTS if weights else {*CHECKPOINTS, BEST}
         with contextlib.suppress(Timeout), self.hold(fingerprint, timeout_s=0):
-            self._download_changed(folder, but=unused)
+            kept = _files_in(folder) if self._is_of_this_host(fingerprint) else set()
+            self._download_changed(folder, but=unused | kept)
         return folder
 
     def fetch_to_train(self, fingerprint: str) -> Path:
-        """Return a trial's folder with what the store has of it, and nothing else.
+        """Return a trial's folder with what the store has of it, and nothing else; where this host
+        trained it last, with what it has left.
 
         Raises StoreAway having tried for a while.
         """
@@ -154,11 +157,21 @@ class MirroredRoot(Root):
         return [name for name in self.store.list_folders("trials") if is_fingerprint(name)]
 
     def _claim_and_mirror(self, folder: Path) -> None:
+        kept = _files_in(folder) if self._is_of_this_host(folder.name) else set()
         self.store.write(_owner(folder.name), self._claims[folder.name])
-        there = self._download_changed(folder)
-        for file in folder.iterdir() if folder.is_dir() else ():
-            if file.name not in there:
-                file.unlink()
+        there = self._download_changed(folder, but=kept)
+        for name in _files_in(folder) - there.keys() - kept:
+            (folder / name).unlink()
+        self._own_claim(folder.name).write_bytes(self._claims[folder.name])
+
+    def _is_of_this_host(self, fingerprint: str) -> bool:
+        own, last = self._own_claim(fingerprint), _owner(fingerprint)
+        is_known = own.is_file() and self.store.has(last)
+        return is_known and own.read_bytes() == self.store.read(last)
+
+    def _own_claim(self, fingerprint: str) -> Path:
+        """Return the file with this host's claim, once it has had all that the store has."""
+        return self._locks / f"{fingerprint}.owner"
 
     def _download_changed(self, folder: Path, *, but: Container[str] = ()) -> Stamps:
         there = self.store.list_objects(f"trials/{folder.name}")
@@ -187,6 +200,10 @@ class MirroredRoot(Root):
         for name, stamp in self.store.list_objects(prefix).items() if changed else ():
             if (folder / name).is_file() and name != PREVIOUS:
                 _put_stamp(folder / name, stamp)
+
+
+def _files_in(folder: Path) -> set[str]:
+    return {file.name for file in folder.iterdir()} if folder.is_dir() else set()
 
 
 def _owner(fingerprint: str) -> str:

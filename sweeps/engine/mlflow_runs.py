@@ -1,7 +1,8 @@
 """A sweep's runs in MLflow: one parent, one child a trial, addressed by id through the client.
 
-Every write may be made twice: a child is found again by its fingerprint, and metrics hold the time
-stamps of their rows.
+Every write may be made twice: a child is found again by its fingerprint, and takes one row a step.
+A second one need not be equal: a trial that lost its last checkpoint trains the same steps again,
+at another time.
 """
 
 import logging
@@ -28,7 +29,8 @@ _STATUS: Mapping[Outcome, str] = {
     "out_of_memory": "FAILED",
     "failed": "FAILED",
 }
-_METRICS_AT_ONCE = 1000
+_ROWS_AT_ONCE = 20
+"""MLflow takes 1,000 metrics at once; a row has 50 at most, and is written whole or not at all."""
 FINAL_METRICS = frozenset({"value", "gain_percent"})
 """What a run gets at its end, beside the rows of its journal."""
 
@@ -109,7 +111,9 @@ class SweepRuns:
         self._parent_id = self._open_parent()
         self._runs: dict[str, str] = {}
         self._outcomes: dict[str, str] = {}
-        self._times_ms: dict[str, int] = {}
+        self._started_ms: dict[str, int] = {}
+        self._times_ms: dict[str, dict[int, int]] = {}
+        """Of open trials: when the steps were that their runs have been told of."""
         for run in self._children(self._parent_id):
             self._know(run)
 
@@ -125,13 +129,7 @@ class SweepRuns:
         params = [Param(name, str(value)) for name, value in dues.params.items()]
         shown = [RunTag(name, value) for name, value in tags.items()]
         self._client.log_batch(run_id, params=params, tags=shown, synchronous=True)
-        metrics = [metric for row in dues.rows for metric in _metrics_of(row)]
-        for first in range(0, len(metrics), _METRICS_AT_ONCE):
-            part = metrics[first : first + _METRICS_AT_ONCE]
-            self._client.log_batch(run_id, metrics=part, synchronous=True)
-        self._times_ms[fingerprint] = max(
-            (row["time_ms"] for row in dues.rows), default=self._times_ms[fingerprint]
-        )
+        self._write_rows(fingerprint, dues.rows)
         for name, text in ((CONFIG_ARTIFACT, dues.config), ("error.txt", dues.error_text)):
             if text:
                 self._client.log_text(run_id, text, name)
@@ -149,6 +147,25 @@ class SweepRuns:
                 on_rank()
         self._client.set_terminated(self._parent_id)
 
+    def _write_rows(self, fingerprint: str, rows: Iterable[Row]) -> None:
+        times_ms = self._times_of(fingerprint)
+        new: dict[int, Row] = {}
+        for row in rows:
+            if row["step"] not in times_ms:
+                new.setdefault(row["step"], row)
+        for first in range(0, len(new), _ROWS_AT_ONCE):
+            some = list(new.values())[first : first + _ROWS_AT_ONCE]
+            metrics = [metric for row in some for metric in _metrics_of(row)]
+            self._client.log_batch(self._runs[fingerprint], metrics=metrics, synchronous=True)
+            times_ms |= {row["step"]: row["time_ms"] for row in some}
+
+    def _times_of(self, fingerprint: str) -> dict[int, int]:
+        """Return when each step was that a trial's run has been told of."""
+        if fingerprint not in self._times_ms:
+            history = self._client.get_metric_history(self._runs[fingerprint], METRIC)
+            self._times_ms[fingerprint] = {point.step: point.timestamp for point in history}
+        return self._times_ms[fingerprint]
+
     def _has_all(self, record: TrialRecord) -> bool:
         # An interrupted trial may have gone on, and been interrupted again unseen.
         return record.is_ended and self._outcomes.get(record.fingerprint) == record.outcome
@@ -160,13 +177,17 @@ class SweepRuns:
             "value": record.value,
             "gain_percent": gain_percent(record.value, self._sweep.do_nothing[METRIC]),
         }
-        time_ms = self._times_ms[record.fingerprint]  # of the last row: written twice, it is one
+        # Of the last row: written twice, it is one.
+        times_ms = self._times_of(record.fingerprint)
+        latest_ms = max(times_ms.values(), default=self._started_ms[record.fingerprint])
+        time_ms = times_ms.get(record.step, latest_ms)
         metrics = [Metric(k, v, time_ms, record.step) for k, v in final.items() if v is not None]
         shown = [RunTag(name, value) for name, value in tags.items() if value]
         self._client.log_batch(run_id, metrics=metrics, tags=shown, synchronous=True)
         self._client.set_terminated(run_id, _STATUS[record.outcome])
         self._client.set_tag(run_id, "outcome", record.outcome)
         self._outcomes[record.fingerprint] = record.outcome
+        del self._times_ms[record.fingerprint]
 
     def _find_experiment(self) -> str:
         found = self._client.get_experiment_by_name(self._sweep.name)
@@ -212,6 +233,7 @@ class SweepRuns:
         }
         run = self._client.create_run(self._experiment_id, tags=tags, run_name=fingerprint)
         self._know(run)
+        self._times_ms[fingerprint] = {}
         return self._runs[fingerprint]
 
     def _know(self, run: Run) -> None:
@@ -221,7 +243,7 @@ class SweepRuns:
             return
         self._runs[fingerprint] = str(run.info.run_id)
         self._outcomes[fingerprint] = run.data.tags.get("outcome", "")
-        self._times_ms[fingerprint] = int(run.info.start_time)
+        self._started_ms[fingerprint] = int(run.info.start_time)
         self._on_run(fingerprint, str(run.info.run_id))
 
     def _children(self, parent_id: str) -> list[Run]:

@@ -33,7 +33,8 @@ class SweepStopper(AsyncHyperBandScheduler):
 
     def __init__(self, *, last_step: int, report_every: int) -> None:
         """Place the rungs; a trial is judged at its first report at or after one."""
-        first = max(report_every, last_step // REDUCTION_FACTOR**RUNGS)
+        # Rounded up, or a third rung would lie just before the end.
+        first = max(report_every, math.ceil(last_step / REDUCTION_FACTOR**RUNGS))
         super().__init__(
             time_attr="step",
             metric=METRIC,
@@ -44,6 +45,7 @@ class SweepStopper(AsyncHyperBandScheduler):
             stop_last_trials=False,
         )
         self._last_step = last_step
+        self._report_every = report_every
         self._stopped: dict[str, int] = {}
 
     def remember(
@@ -66,8 +68,10 @@ class SweepStopper(AsyncHyperBandScheduler):
         return self._stopped.get(fingerprint)
 
     def rungs(self) -> list[int]:
-        """Return the steps at which trials are judged."""
-        return sorted(int(step) for step, _ in self._brackets[0]._rungs if step < self._last_step)
+        """Return the steps at which trials are judged: of the first reports at or after rungs."""
+        places = (int(place) for place, _ in self._brackets[0]._rungs)
+        steps = {math.ceil(place / self._report_every) * self._report_every for place in places}
+        return sorted(step for step in steps if step < self._last_step)
 
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
         """Nothing to prepare: there is one bracket, and fingerprints are its keys."""

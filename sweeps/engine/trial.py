@@ -162,17 +162,15 @@ def _train(
             _report(row)
     except StopTraining as stop:  # by a verdict that the driver did not come to carry out
         return {"outcome": "stopped", "error": str(stop)}
-    try:
-        result = train(
-            config,
-            report=report,
-            should_stop=should_stop,
-            resume_from=checkpoint,
-            folder=folder,
-            commit=commit,
-        )
-    finally:  # a trial that fails has told of reports that the driver will look for there
-        sharing.share_all()
+    result = train(
+        config,
+        report=report,
+        should_stop=should_stop,
+        resume_from=checkpoint,
+        folder=folder,
+        commit=commit,
+    )
+    sharing.share_all()
     return {"outcome": result.outcome, "step": result.step, "error": result.reason}
 
 

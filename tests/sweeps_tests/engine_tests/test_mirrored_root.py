@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import time
 
 import pytest
@@ -74,9 +75,9 @@ def test_only_what_changed_is_fetched_again_once_its_clock_has_gone_on(host, sto
     one, other = host("one"), host("other")
     write_files(one, NAME, journal="1", weights="1")
     one.share(NAME)
-    now_ns = time.time_ns()
+    young_ns, old_ns = time.time_ns() + 60 * 10**9, time.time_ns() - 10**10
     for content, fetched in (("1", "1"), ("2", "1")):
-        for name, time_ns in (("journal.txt", now_ns), ("weights.txt", now_ns - 10**10)):
+        for name, time_ns in (("journal.txt", young_ns), ("weights.txt", old_ns)):
             (store / "trials" / NAME / name).write_text(content)
             os.utime(store / "trials" / NAME / name, ns=(time_ns, time_ns))
         assert read_files(other.fetch(NAME)) == {"journal.txt": content, "weights.txt": fetched}
@@ -100,6 +101,54 @@ def test_who_trains_has_what_the_store_has_and_nothing_else(host):
     one.share(NAME)
     write_files(other, NAME, journal="newer rows that were never shared", stray="x")
     assert read_files(other.fetch_to_train(NAME)) == {"journal.txt": "rows"}
+
+
+@stores
+def test_a_host_goes_on_with_what_it_left_until_another_one_has(host):
+    one, other = host("one"), host("other")
+    one.fetch_to_train(NAME)
+    write_files(one, NAME, journal="shared", weights="shared")
+    one.share(NAME)
+    write_files(one, NAME, journal="not shared")
+    write_files(other, NAME, outcome="shared")
+    other.share(NAME, only="outcome.txt")
+    left = {"journal.txt": "not shared", "weights.txt": "shared", "outcome.txt": "shared"}
+    assert read_files(host("one").fetch(NAME, weights=True)) == left
+    assert read_files(host("one").fetch_to_train(NAME)) == left
+    shared = left | {"journal.txt": "shared"}
+    assert read_files(other.fetch_to_train(NAME)) == shared
+    assert read_files(host("one").fetch(NAME, weights=True)) == shared
+    write_files(one, NAME, journal="not shared")
+    assert read_files(host("one").fetch_to_train(NAME)) == shared
+
+
+@stores
+def test_what_a_host_fetched_in_part_is_fetched_whole_the_next_time(host, monkeypatch):
+    one, other = host("one"), host("other")
+    write_files(one, NAME, a="1", b="1")
+    one.share(NAME)
+    write_files(other, NAME, a="2", b="2")
+    download, calls = type(other.store).download, []
+
+    def break_off(*arguments):
+        calls.append(arguments)
+        if len(calls) > 1:
+            raise KeyboardInterrupt
+        download(*arguments)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(type(other.store), "download", break_off)
+        other.fetch_to_train(NAME)
+    assert read_files(host("other").fetch_to_train(NAME)) == {"a.txt": "1", "b.txt": "1"}
+
+
+@folder_for_a_store
+def test_a_store_that_was_emptied_has_nothing_to_train_on(host, store):
+    one = host("one")
+    one.fetch_to_train(NAME)
+    write_files(one, NAME, journal="rows")
+    shutil.rmtree(store / "locks")
+    assert not list(host("one").fetch_to_train(NAME).iterdir())
 
 
 @stores

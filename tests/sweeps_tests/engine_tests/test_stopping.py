@@ -23,6 +23,24 @@ def judge(scheduler, name, step, value):
 def test_rungs_lie_at_a_quarter_and_half_of_the_steps():
     assert stopper(last_step=80).rungs() == [20, 40]
     assert stopper(last_step=10_000, report_every=250).rungs() == [2500, 5000]
+    assert stopper(last_step=22, report_every=1).rungs() == [6, 12]
+    assert stopper(last_step=1001, report_every=25).rungs() == [275, 525]
+
+
+@pytest.mark.parametrize("report_every", [1, 3, 10, 25])
+@pytest.mark.parametrize("last_step", [22, 81, 83, 150])
+def test_a_trial_is_stopped_at_the_rungs_that_are_told_and_nowhere_else(last_step, report_every):
+    scheduler = stopper(last_step=last_step, report_every=report_every)
+    reports = [*range(report_every, last_step, report_every), last_step]
+    for step in reports:
+        judge(scheduler, "good", step, 1.0)
+    stops = []
+    for bad_at in reports:
+        values = {step: 9.0 if step == bad_at else 1.0 for step in reports if step <= bad_at}
+        verdicts = [judge(scheduler, f"bad at {bad_at}", *report) for report in values.items()]
+        stops += [bad_at] if STOP in verdicts else []
+    assert stops == scheduler.rungs()
+    assert len(stops) <= 2
 
 
 @pytest.mark.parametrize("last_step", [1, 2, 3, 7, 50])

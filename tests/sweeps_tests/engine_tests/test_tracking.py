@@ -1,3 +1,4 @@
+import contextlib
 import dataclasses
 import re
 import subprocess
@@ -6,6 +7,7 @@ import time
 
 import pytest
 from mlflow.tracking import MlflowClient
+from tests_support.driven_sweep import wait_until
 
 from sweeps.engine.mlflow_lookup import find_trial_run, read_run
 from sweeps.engine.mlflow_runs import TrackedSweep
@@ -71,6 +73,12 @@ def children(sweep):
     }
 
 
+def outcome_of(sweep, name):
+    """Return what a trial's run says, where it is there."""
+    with contextlib.suppress(KeyError, AttributeError):
+        return children(sweep)[name].data.tags["outcome"]
+
+
 def test_a_trial_is_one_child_run_with_params_tags_and_curve(sweep):
     ids = write(sweep, A)
     (run,) = children(sweep).values()
@@ -90,6 +98,37 @@ def test_what_is_sent_twice_is_there_once(sweep):
     (run,) = children(sweep).values()
     history = MlflowClient(sweep.tracking_uri).get_metric_history(run.info.run_id, "stft")
     assert [point.step for point in history] == [10, 20]
+
+
+def test_a_step_that_was_trained_again_is_there_once(sweep):
+    """A trial that lost its last checkpoint trains the same steps again, at other times."""
+    first = Tracking(sweep, on_run=lambda trial, run: None)
+    first.start_trial(A, PARAMS, "")
+    for step in (10, 20):
+        first.add_row(A, row(step, 1.4))
+    first.end_trial(record(A, "interrupted", 1.4), config="")
+    assert first.close([], timeout_s=60) == 0
+    rows = [{**row(step, 1.4), "time_ms": 9000 + step} for step in (10, 20, 30)]
+    again = Tracking(sweep, on_run=lambda trial, run: None)
+    again.start_trial(A, PARAMS, "")
+    for each in rows[1:]:
+        again.add_row(A, each)
+    again.end_trial(dataclasses.replace(record(A), step=30), config="")
+    assert again.close([], timeout_s=60) == 0
+    ended = dataclasses.replace(record(A, "interrupted", 1.4), step=30)
+    synced = Tracking(sweep, on_run=lambda trial, run: None)
+    synced.write_whole(ended, read=lambda: (rows, ""))
+    assert synced.close([], timeout_s=60) == 0
+    (run,) = children(sweep).values()
+    client = MlflowClient(sweep.tracking_uri)
+    history = client.get_metric_history(run.info.run_id, "stft")
+    assert [(point.step, point.timestamp) for point in history] == [
+        (10, 1010),
+        (20, 1020),
+        (30, 9030),
+    ]
+    values = client.get_metric_history(run.info.run_id, "value")
+    assert [(point.step, point.value) for point in values] == [(20, 1.4), (30, 1.2), (30, 1.4)]
 
 
 def test_a_second_driver_finds_the_same_parent(sweep):
@@ -147,9 +186,12 @@ def test_ranks_take_their_time_unless_there_is_a_hurry(sweep, monkeypatch, is_hu
     write(sweep, *names)
     real = MlflowClient.set_tag
     monkeypatch.setattr(MlflowClient, "set_tag", lambda *a: (time.sleep(0.1), real(*a)))
-    tracking = Tracking(sweep, on_run=lambda trial, run: None)
+    opened = {}
+    tracking = Tracking(sweep, on_run=opened.__setitem__)
+    tracking.describe_trial(names[0], {"device": "x86"})
+    wait_until(lambda: len(opened) == len(names))
     ranked = [record(name) for name in names]
-    missing = tracking.close(ranked, timeout_s=2.0, is_hurried=lambda: is_hurried)
+    missing = tracking.close(ranked, timeout_s=2.5, is_hurried=lambda: is_hurried)
     assert missing == is_missing
 
 
@@ -166,8 +208,8 @@ def test_one_write_that_is_refused_does_not_keep_the_others_back(sweep):
     tracking = Tracking(sweep, on_run=lambda trial, run: None)
     tracking.start_trial(A, {"name\nwith a line break": 1}, "")  # MLflow takes no such name
     run_trial(tracking, B)
-    assert tracking.close([], timeout_s=3.0) == 1
-    assert children(sweep)[B].data.tags["outcome"] == "finished"
+    wait_until(lambda: outcome_of(sweep, B) == "finished")
+    assert tracking.close([], timeout_s=1.0) == 1
 
 
 def test_a_sweep_deleted_in_the_ui_is_written_to_again(sweep):
