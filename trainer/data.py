@@ -84,16 +84,20 @@ class DataSet:
         return np.cumsum([recording.samples for recording in self.training])
 
 
+class DataAway(ValueError):
+    """The recordings cannot be read now, or are not the ones that were asked for."""
+
+
 def open_data(path: str, cache: Path | str) -> DataSet:
     """Open a folder of recordings, or `demo`, decoding into the cache what is not yet there.
 
-    One warning names the files that cannot be used. Raises ValueError where the folder is not
-    there or holds fewer than two usable recordings.
+    One warning names the files that cannot be used. Raises DataAway where the folder is not there
+    or holds fewer than two usable recordings, ValueError where the cache cannot be made.
     """
     cache = _make_cache(cache)
     library = _open_demo(cache) if path == "demo" else _open_folder(path, cache)
     if len(library.stored) < _FEWEST:
-        raise ValueError(f"data.path={path}; must be {_too_few(library)}")
+        raise DataAway(f"data.path={path}; must be {_too_few(library)}")
     _warn_of_skipped(library)
     training, validation = _split(library.recordings())
     samples, check_unchanged = library.stored.open()
@@ -162,7 +166,7 @@ def _demo_hash(name: str) -> str:
 def _open_folder(path: str, cache: Path) -> _Library:
     folder = Path(os.path.expanduser(path))
     if not path or not folder.is_dir():
-        raise ValueError(f"data.path={path}; must be an existing folder of recordings, or demo")
+        raise DataAway(f"data.path={path}; must be an existing folder of recordings, or demo")
     memo = Memo(cache / "files.json")
     files = {file.relative_to(folder).as_posix(): file for file in find_recordings(folder)}
     hashes, unreadable = _hash_contents(files, memo)

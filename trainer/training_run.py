@@ -16,7 +16,7 @@ from torch import Tensor
 from trainer.batches import Prefetcher, training_batch
 from trainer.checkpoint import State, find_checkpoint
 from trainer.config import METRIC, TrainConfig
-from trainer.data import DataSet, open_data
+from trainer.data import DataAway, DataSet, open_data
 from trainer.device import PeakMemory, describe_environment, resolve_device
 from trainer.evaluate import ValidationSet, evaluate
 from trainer.journal import Journal, Row
@@ -51,12 +51,12 @@ class Interval:
 def open_data_of(config: TrainConfig) -> DataSet:
     """Open a configuration's recordings.
 
-    Raises ValueError where they cannot be used, or are not the ones it asks for.
+    Raises DataAway where they cannot be used, or are not the ones it asks for.
     """
     data = open_data(config.data.path, config.data.cache)
     expected = config.data.fingerprint
     if expected is not None and expected != data.fingerprint:
-        raise ValueError(
+        raise DataAway(
             f"data.path={config.data.path} holds data {data.fingerprint}; must be data {expected}"
         )
     return data
@@ -90,8 +90,8 @@ class TrainingRun:
     ) -> "TrainingRun":
         """Set everything up for step 1, or for the step after a checkpoint's.
 
-        Raises ValueError where the recordings or the checkpoint cannot be used, or the folder
-        takes no files.
+        Raises DataAway where the recordings cannot be used, ValueError where the checkpoint cannot,
+        or the folder takes no files.
         """
         data = open_data_of(config)
         config = dataclasses.replace(config, loss=pin_weights(config.loss))

@@ -64,6 +64,8 @@ class Recorder(tune.Callback):
         self._root = root
         self._placer = placer
         self._so_far: dict[str, TrialRecord] = {}
+        self.problem = ""
+        """What a trial has met that all others would; empty while there is none."""
 
     def __getstate__(self) -> dict[str, Any]:
         """Return nothing: Tune pickles its parts to restore them, and a sweep never does."""
@@ -137,6 +139,8 @@ class Recorder(tune.Callback):
             was_stopped = self._stopper.stopped_at(name) is not None
             ending = {"outcome": "stopped" if was_stopped else "interrupted"}
         self._settle(name, ending)
+        if ending.get("stops_sweep"):
+            self.problem = ending["error"]
 
     def on_trial_recover(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any

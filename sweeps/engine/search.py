@@ -1,7 +1,6 @@
 """The searcher that Ray Tune asks: it hands out what the study proposes, and no more."""
 
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from ray.tune.search import Searcher
 
@@ -9,6 +8,16 @@ from sweeps.engine.placer import Placer
 from sweeps.engine.recorder import Recorder
 from sweeps.engine.study import Suggestion, SweepStudy
 from trainer.config import METRIC
+
+
+class Stop(Protocol):
+    """A request that a sweep's trials checkpoint and end."""
+
+    def is_set(self) -> bool:
+        """Return whether they should end."""
+
+    def give_up(self, problem: str) -> None:
+        """Ask for it, since no trial can go on."""
 
 
 class StudySearcher(Searcher):
@@ -20,14 +29,13 @@ class StudySearcher(Searcher):
         study: SweepStudy,
         recorder: Recorder,
         placer: Placer,
-        *,
-        is_stopping: Callable[[], bool],
+        stop: Stop,
     ) -> None:
         super().__init__(metric=METRIC, mode="min")
         self._study = study
         self._recorder = recorder
         self._placer = placer
-        self._is_stopping = is_stopping
+        self._stop = stop
         self._held: Suggestion | None = None
         """Proposed, and waiting for room on the machines."""
         self._is_exhausted = False
@@ -36,7 +44,9 @@ class StudySearcher(Searcher):
         """Return the next trial's assignment, or None while disk or machines have no room for
         another or a running one may come back to be placed again: Tune asks again. FINISHED when
         there are enough."""
-        if self._is_stopping():
+        if self._recorder.problem:
+            self._stop.give_up(self._recorder.problem)
+        if self._stop.is_set():
             return Searcher.FINISHED
         suggestion = self._placer.outgrown or self._propose()
         if suggestion is None:

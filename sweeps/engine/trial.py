@@ -7,6 +7,7 @@ import contextlib
 import ctypes
 import gc
 import logging
+import platform
 import signal
 import sys
 import time
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import tenacity
 import torch
 from filelock import Timeout
 from ray import tune
@@ -29,6 +31,7 @@ from sweeps.engine.share import Share
 from sweeps.engine.signals import EndRequest
 from trainer.checkpoint import find_usable
 from trainer.config import METRIC, TrainConfig
+from trainer.data import DataAway
 from trainer.device import describe_environment, resolve_device
 from trainer.journal import FILE_NAME as JOURNAL
 from trainer.journal import Row
@@ -37,6 +40,9 @@ from trainer.train import StopTraining, train
 _SECONDS_BETWEEN_TRIES = 0.5
 _PATIENCE_S = 5.0
 """The workers of a driver that was killed end sooner."""
+
+_DATA_PATIENCE_S = 30.0
+"""A network's folder may be away for a moment."""
 
 _PAUSE_FACTOR = 9.0
 """A trial trains for so many times as long as copying its files has taken."""
@@ -83,6 +89,9 @@ def run_trial(assignment: dict[str, Any], context: TrialContext) -> None:
         raise
     except (StoreAway, TakenOver) as error:
         ending = {"outcome": "interrupted", "error": str(error)}
+    except DataAway as error:  # as all other trials would find
+        reason = f"{error}; on {platform.node()}"
+        ending = {"outcome": "interrupted", "error": reason, "stops_sweep": True}
     except Exception as error:  # noqa: BLE001 - the trial boundary: recorded, not swallowed
         reason = f"{type(error).__name__}: {_first_line(error)}"
         outcome = "out_of_memory" if is_out_of_memory(error) else "failed"
@@ -162,7 +171,8 @@ def _train(
             _report(row)
     except StopTraining as stop:  # by a verdict that the driver did not come to carry out
         return {"outcome": "stopped", "error": str(stop)}
-    result = train(
+    result = _with_recordings(should_stop)(
+        train,
         config,
         report=report,
         should_stop=should_stop,
@@ -172,6 +182,16 @@ def _train(
     )
     sharing.share_all()
     return {"outcome": result.outcome, "step": result.step, "error": result.reason}
+
+
+def _with_recordings(should_stop: Callable[[], bool]) -> tenacity.Retrying:
+    """Return what calls a function again while a folder of recordings is away, for a while."""
+    return tenacity.Retrying(
+        retry=tenacity.retry_if_exception(lambda e: isinstance(e, DataAway) and not should_stop()),
+        wait=tenacity.wait_fixed(_SECONDS_BETWEEN_TRIES),
+        stop=tenacity.stop_after_delay(_DATA_PATIENCE_S),
+        reraise=True,
+    )
 
 
 class Sharing:

@@ -17,7 +17,7 @@ from sweeps.engine.placement import Machines
 from sweeps.engine.placer import Placer
 from sweeps.engine.progress import ProgressTable
 from sweeps.engine.recorder import Recorder
-from sweeps.engine.search import StudySearcher
+from sweeps.engine.search import Stop, StudySearcher
 from sweeps.engine.setting import Setting
 from sweeps.engine.signals import stop_on_signal
 from sweeps.engine.stopping import SweepStopper, build_stopper
@@ -63,10 +63,10 @@ def run_trials(
     """Train until the study has the trials asked for, or a signal asks to stop.
 
     `build` makes what Tune runs a trial by. Return whether it came to the end and MLflow has all of
-    it: after a signal, time is short.
+    it: after a signal, time is short. Raises ValueError where no trial can go on, with the reason.
     """
     with _stop_on_signal(setting, show=show) as stop:
-        driver = build_driver(setting, study, look=view.look, show=show, is_stopping=stop.is_set)
+        driver = build_driver(setting, study, look=view.look, show=show, stop=stop)
         try:
             _tune(setting, driver, build(_context(setting, driver)))
             driver.recorder.leave_open()
@@ -78,6 +78,8 @@ def run_trials(
             f"MLflow lacks something of {undelivered} trials: the same command writes it, "
             f"or {setting.options.unshift_command} sync"
         )
+    if stop.problem:
+        raise ValueError(f"{stop.problem}; the same command goes on once it is put right")
     if stop.is_set():
         show("stopped: trials that had not finished go on with the same command")
     return not stop.is_set() and not undelivered
@@ -89,7 +91,7 @@ def build_driver(
     *,
     look: Callable[[], Machines],
     show: Callable[[str], None],
-    is_stopping: Callable[[], bool],
+    stop: Stop,
 ) -> Driver:
     """Put the parts of a driver together, knowing what earlier drivers of this study left."""
     watcher = ProgressTable(read_facts(study)["do_nothing"][METRIC], show=show)
@@ -107,7 +109,7 @@ def build_driver(
         placer=placer,
     )
     recorder.catch_up(sweep_study.settled())
-    searcher = StudySearcher(sweep_study, recorder, placer, is_stopping=is_stopping)
+    searcher = StudySearcher(sweep_study, recorder, placer, stop)
     return Driver(
         study=sweep_study,
         stopper=stopper,
@@ -187,18 +189,39 @@ def _finder(setting: Setting, study: Study) -> Callable[[str], TrialRecord | Non
     return find
 
 
+class _StopRequest:
+    """A request that a sweep's trials checkpoint and end."""
+
+    def __init__(self, setting: Setting, *, show: Callable[[str], None]) -> None:
+        self._root, self._name, self._show = setting.root, setting.lock_name, show
+        self._asked = threading.Event()
+        self.problem = ""
+        """Why no trial can go on, where that is why they end."""
+
+    def is_set(self) -> bool:
+        """Return whether they should end."""
+        return self._asked.is_set()
+
+    def ask(self, reason: str) -> None:
+        """Ask, and say why."""
+        self._asked.set()
+        self._root.ask_to_stop(self._name)
+        self._show(f"{reason}: trials write their checkpoints and end")
+
+    def give_up(self, problem: str) -> None:
+        """Ask since no trial can go on, unless they are ending already."""
+        if not self.is_set():
+            self.problem = problem
+            self.ask(problem)
+
+
 @contextlib.contextmanager
-def _stop_on_signal(setting: Setting, *, show: Callable[[str], None]) -> Iterator[threading.Event]:
+def _stop_on_signal(setting: Setting, *, show: Callable[[str], None]) -> Iterator[_StopRequest]:
     """Turn a signal into a request that trials checkpoint and end."""
-    root, name = setting.root, setting.lock_name
-    root.forget_stop(name)
-
-    def ask(signal_name: str) -> None:
-        root.ask_to_stop(name)
-        show(f"{signal_name}: trials write their checkpoints and end")
-
+    setting.root.forget_stop(setting.lock_name)
+    stop = _StopRequest(setting, show=show)
     try:
-        with stop_on_signal(ask) as asked:
-            yield asked
+        with stop_on_signal(stop.ask):
+            yield stop
     finally:
-        root.forget_stop(name)
+        setting.root.forget_stop(setting.lock_name)

@@ -16,7 +16,7 @@ import cluster.environment
 cluster.environment.apply()
 
 import psutil
-from tests_support.fake_sweep import plan
+from tests_support.fake_sweep import NeverStops, plan
 from tests_support.machines import cpu_capacity
 from sweeps.engine.disk import Disk
 from sweeps.engine.placer import Placer
@@ -45,7 +45,7 @@ disk = Disk(root, keep_bytes=1e9, trial_bytes=10**6, standings=lambda: [])
 capacity = cpu_capacity()
 placer = Placer(capacity, disk, look=lambda: capacity.placement.machines)
 recorder = Recorder(sweep, stopper, tracking, watcher, root=root, placer=placer)
-searcher = StudySearcher(sweep, recorder, placer, is_stopping=lambda: False)
+searcher = StudySearcher(sweep, recorder, placer, NeverStops())
 process = psutil.Process()
 seen = {}
 for number in range(1, TRIALS + 1):

@@ -1,6 +1,7 @@
 """Workers that are killed, asked to end, or about to train what another trains already."""
 
 import json
+import shutil
 import time
 
 import psutil
@@ -56,6 +57,26 @@ def test_a_trial_whose_workers_die_four_times_has_failed_and_the_sweep_goes_on(
     other, killed = sweep.leaderboard()
     assert other["outcome"] in ("finished", "stopped")
     assert (killed["outcome"], killed["restarts"], other["restarts"]) == ("failed", 3, 0)
+
+
+@pytest.mark.chaos
+def test_recordings_that_are_away_end_the_sweep_which_goes_on_when_they_are_back(driven, tmp_path):
+    sweep = driven("away", trials=3, steps=200)
+    sweep.recordings = shutil.copytree(sweep.recordings, tmp_path / "music")
+    driver = sweep.start()
+    wait_until(lambda: "%" in sweep.printed(), seconds=240)
+    sweep.recordings.rename(tmp_path / "elsewhere")
+    assert driver.wait(240) == 2
+    line = sweep.printed().splitlines()[-1]
+    assert f"data.path={sweep.recordings}; must be an existing folder" in line
+    assert "the same command goes on" in line
+    first, *others = (trial["outcome"] for trial in sweep.leaderboard())
+    assert (first, set(others)) == ("finished", {"interrupted"})
+    assert "must be an existing folder" in sweep.run(expect=2)
+    (tmp_path / "elsewhere").rename(sweep.recordings)
+    sweep.run()
+    assert {t["outcome"] for t in sweep.leaderboard()} <= {"finished", "stopped"}
+    assert_nothing_lost_or_doubled(sweep)
 
 
 @pytest.mark.slow

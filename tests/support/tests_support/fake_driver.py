@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
-from tests_support.fake_sweep import plan
+from tests_support.fake_sweep import NeverStops, plan
 from tests_support.machines import cpu_capacity, machines
 
 from sweeps.engine.disk import Disk
@@ -73,9 +73,7 @@ class FakeDriver:
             self._sweep, self._stopper, self._tracking, Silent(), root=root, placer=placer
         )
         self._recorder.catch_up(self._sweep.settled())
-        self._searcher = StudySearcher(
-            self._sweep, self._recorder, placer, is_stopping=lambda: False
-        )
+        self._searcher = StudySearcher(self._sweep, self._recorder, placer, NeverStops())
 
     def run(self, *, reports=math.inf):
         """Train until there are enough trials. Raises Killed once it has heard so many reports, and

@@ -7,6 +7,16 @@ from sweeps.engine.study import SweepPlan, SweepStudy
 from trainer.sizes import SIZES
 
 
+class NeverStops:
+    """Of a sweep that nobody stops."""
+
+    def is_set(self):
+        return False
+
+    def give_up(self, problem):
+        raise AssertionError(problem)
+
+
 def space(trial):
     return {
         "optimizer.lr": trial.suggest_float("optimizer.lr", 1e-4, 1e-1, log=True),

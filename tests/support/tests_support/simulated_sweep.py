@@ -6,6 +6,7 @@ import itertools
 from pathlib import Path
 from types import SimpleNamespace
 
+from tests_support.fake_sweep import NeverStops
 from tests_support.machines import machines, options
 from tests_support.simulated_trainer import pace, results
 
@@ -51,7 +52,7 @@ def open_driver(setting, study):
         study,
         look=lambda: setting.placement.machines,
         show=lambda line: None,
-        is_stopping=lambda: False,
+        stop=NeverStops(),
     )
 
 

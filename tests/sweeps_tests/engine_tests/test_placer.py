@@ -37,9 +37,12 @@ class Sweep:
             self.sweep, self.stopper, self, self, root=root, placer=self.placer
         )
         self.is_stopping = False
-        self.searcher = StudySearcher(
-            self.sweep, self.recorder, self.placer, is_stopping=lambda: self.is_stopping
-        )
+        self.problem = ""
+        stop = SimpleNamespace(is_set=lambda: self.is_stopping, give_up=self.give_up)
+        self.searcher = StudySearcher(self.sweep, self.recorder, self.placer, stop)
+
+    def give_up(self, problem):
+        self.is_stopping, self.problem = True, problem
 
     def __getattr__(self, name):  # of MLflow and of who watches: every call is noted
         return lambda *given, **named: self.heard.append((name, *given))
@@ -119,6 +122,14 @@ def test_a_sweep_is_not_over_while_a_running_trial_may_come_back(root):
     sweep.end(trial, OUTGROWN, needed_bytes=2 * GB)
     sweep.end(sweep.begin(), "failed", error="boom")
     assert sweep.begin() == Searcher.FINISHED
+
+
+def test_a_sweep_in_which_no_trial_can_go_on_begins_no_other(root):
+    sweep = Sweep(root, new_study(), trials=3)
+    trial = sweep.begin()
+    sweep.end(trial, "interrupted", error="no such folder", stops_sweep=True)
+    assert sweep.begin() == Searcher.FINISHED
+    assert sweep.problem == "no such folder"
 
 
 def test_a_sweep_that_is_stopped_leaves_the_trial_that_waits_as_interrupted(root):

@@ -113,6 +113,17 @@ def test_a_crash_before_is_no_reason_to_call_this_one_out_of_memory(desk, tmp_pa
     assert "ending" not in desk.trial.config
 
 
+def test_what_all_trials_would_meet_ends_the_sweep_and_not_the_trial(desk):
+    record = end(desk, outcome="interrupted", error="no such folder", stops_sweep=True)
+    assert (record.outcome, record.error) == ("interrupted", "no such folder")
+    assert desk.recorder.problem == "no such folder"
+
+
+def test_what_is_one_trials_own_ends_no_sweep(desk):
+    end(desk, outcome="failed", error="RuntimeError: boom")
+    assert not desk.recorder.problem
+
+
 def test_a_revived_worker_that_tells_its_journal_again_is_heard_once(desk):
     for step, value in ((10, 1.5), (20, 1.4), (10, 1.5), (20, 1.4), (30, 1.3)):
         report(desk, step, value)

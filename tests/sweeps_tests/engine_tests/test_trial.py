@@ -5,8 +5,10 @@ import psutil
 import pytest
 import torch
 
+from sweeps.engine import trial as module
 from sweeps.engine.root import StoreAway
 from sweeps.engine.trial import Sharing, free_memory, is_out_of_memory
+from trainer.data import DataAway
 from trainer.journal import FILE_NAME as JOURNAL
 
 REPORT_S = 2.0
@@ -58,6 +60,35 @@ def test_a_store_that_is_away_is_left_alone_for_a_while(caplog):
         store.is_away = 1 <= step < 8
     assert store.shared == [ALL, "away", "away", ALL, JOURNAL]
     assert "trains on, and shares its files later: nobody answers" in caplog.text
+
+
+class Folder:
+    """Recordings on a network, which are there at the so-manieth look."""
+
+    def __init__(self, *, there_at):
+        self.there_at, self.looks = there_at, 0
+
+    def train(self):
+        self.looks += 1
+        if self.looks < self.there_at:
+            raise DataAway("data.path=/music; must be an existing folder")
+        return "trained"
+
+
+def test_recordings_that_are_away_for_a_moment_are_waited_for(monkeypatch):
+    monkeypatch.setattr(module, "_SECONDS_BETWEEN_TRIES", 0.01)
+    folder = Folder(there_at=4)
+    assert module._with_recordings(lambda: False)(folder.train) == "trained"
+    assert folder.looks == 4
+
+
+@pytest.mark.parametrize(("patience_s", "is_asked"), [(0.0, False), (60.0, True)])
+def test_recordings_that_stay_away_or_a_stop_end_the_wait(monkeypatch, patience_s, is_asked):
+    monkeypatch.setattr(module, "_DATA_PATIENCE_S", patience_s)
+    folder = Folder(there_at=4)
+    with pytest.raises(DataAway, match="must be an existing folder"):
+        module._with_recordings(lambda: is_asked)(folder.train)
+    assert folder.looks == 1
 
 
 def allocate_too_much():
