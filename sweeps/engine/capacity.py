@@ -5,13 +5,15 @@ rehearsed on tensors without values (trainer/memory.py). What is measured of a t
 rather than that, for all trials of its shape.
 """
 
+import sys
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import psutil
 
 from sweeps.engine.gpu_memory import CONTEXT_BYTES
-from sweeps.engine.placement import Placement, Request
+from sweeps.engine.machine_memory import total_bytes
+from sweeps.engine.placement import CPUS_PER_TRIAL, Machines, Placement, Request
 from trainer.config import TrainConfig
 from trainer.memory import estimate_step_bytes
 from trainer.optimizer_config import OptimizerConfig
@@ -86,15 +88,25 @@ class Capacity:
 
     @property
     def _most_bytes(self) -> int:
-        """Return the most that a trial may take.
-
-        Ray tells of less memory than a machine has: a trial between the two is tried, alone.
-        """
+        """Return the most that a trial may take."""
         placement = self.placement
         if self.needs.is_gpu:
             share = 1.0 if placement.gpus is None else min(1.0, placement.gpus)
             return int(share * placement.machines.gpu_bytes)
-        return max(placement.machines.memory_bytes, psutil.virtual_memory().total)
+        return _largest_machine_bytes(placement.machines)
+
+
+def _largest_machine_bytes(machines: Machines) -> int:
+    """Return the most memory of a machine that trials can run on, more than any while there is none
+    yet.
+
+    Ray tells of less memory than a machine has. Where the driver's is the only one, a trial between
+    the two is tried, alone; of others nothing else is known.
+    """
+    told = [node.memory_bytes for node in machines.nodes if node.cpus >= CPUS_PER_TRIAL]
+    if told and len(machines.nodes) == 1:
+        told.append(total_bytes())
+    return max(told, default=sys.maxsize)
 
 
 def shape_of(config: TrainConfig) -> TrainConfig:

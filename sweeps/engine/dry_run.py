@@ -5,12 +5,12 @@ import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import psutil
 import ray
 import torch
 from ray.exceptions import RayTaskError
 
 from sweeps.engine.forecast import Expectation, expect_stopping
+from sweeps.engine.machine_memory import total_bytes
 from sweeps.engine.setting import Setting
 from trainer.config import TrainConfig
 from trainer.cost import checkpoint_bytes
@@ -154,7 +154,7 @@ def _time_trial(config: TrainConfig, threads: int) -> tuple[Machine, Timing]:
         name = torch.cuda.get_device_name(device)
         memory = torch.cuda.get_device_properties(device).total_memory
     else:
-        name, memory = device.type, psutil.virtual_memory().total
+        name, memory = device.type, total_bytes()
     return (socket.gethostname(), name, memory), timing
 
 

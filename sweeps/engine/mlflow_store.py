@@ -8,10 +8,13 @@ import mlflow
 from filelock import FileLock
 from mlflow.tracking import MlflowClient
 
+from sweeps.engine.database_server import check_server
+
 
 @contextlib.contextmanager
 def open_client(tracking_uri: str) -> Iterator[MlflowClient]:
     """Ask a store or server; whatever it raises becomes a ValueError that names it."""
+    check_server("tracking-uri", tracking_uri)  # which MLflow would try for minutes
     try:
         yield MlflowClient(tracking_uri)
     except ValueError:

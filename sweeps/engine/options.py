@@ -35,7 +35,7 @@ class SweepOptions:
     concurrency: int | None
     """None: as many as fit."""
     gpus_per_trial: float | None
-    """None: one where there are GPUs."""
+    """None: from 1/8 to all of one by what each trial needs, where there are GPUs."""
     keep_gb: float | None
     """Most that weights and checkpoints of trials may take; None: all are kept."""
     settings: tuple[str, ...]

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
+from trainer.fields import require, require_from_zero
+
 Outcome = Literal["finished", "stopped", "interrupted", "diverged", "out_of_memory", "failed"]
 """In the order of their rank."""
 
@@ -63,12 +65,21 @@ class TrialRecord:
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> "TrialRecord":
-        """Build from `to_json`'s dictionary. Raises ValueError for what is none of this version."""
+        """Build from `to_json`'s dictionary, which may be damaged or somebody else's.
+
+        Raises ValueError for what is none of this version, and for values that cannot be.
+        """
         try:
-            return cls(**content)
+            record = cls(**content)
         except TypeError as error:
             reason = str(error).removeprefix("TrialRecord.__init__() ")
             raise ValueError(f"record of a trial; must be one of this unshift: {reason}") from error
+        _check_types(record)
+        require_from_zero("seconds", record.seconds)
+        if record.outcome == "finished":
+            is_finite = record.value is not None and math.isfinite(record.value)
+            require(is_finite, "value", record.value, "finite, of a trial that finished")
+        return record
 
 
 def rank(records: Iterable[TrialRecord]) -> list[TrialRecord]:
@@ -87,8 +98,34 @@ def gain_percent(value: float | None, do_nothing: float) -> float | None:
     return 100 * (do_nothing - value) / do_nothing
 
 
+def _check_types(record: TrialRecord) -> None:
+    """Raise ValueError for a field of another type than JSON has for it, or of a negative count."""
+    for name in ("params", "notes"):
+        value = getattr(record, name)
+        require(isinstance(value, dict), name, value, "an object")
+    texts = ("error", record.error), ("taken_over_from", record.taken_over_from)
+    for name, value in (*texts, *record.notes.items()):
+        require(isinstance(value, str), name, value, "a text")
+    for name in ("value", "last_value", "seconds"):
+        value = getattr(record, name)
+        require(value is None or _is_number(value), name, value, "a number, or null")
+    for name, value in (("step", record.step), ("restarts", record.restarts)):
+        require(_is_count(value), name, value, "a whole number, >= 0")
+    for name in ("parameters", "peak_memory_bytes"):
+        value = getattr(record, name)
+        require(value is None or _is_count(value), name, value, "a whole number, >= 0, or null")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, float) or (type(value) is int and abs(value) < 2**63)
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and 0 <= value < 2**63
+
+
 def _rank_key(record: TrialRecord) -> tuple[int, int, float, str]:
     position = OUTCOMES.index(record.outcome)
     came = 0 if record.outcome == "finished" else -record.step
-    value = math.inf if record.value is None else record.value
+    value = math.inf if record.value is None or math.isnan(record.value) else record.value
     return position, came, value, record.fingerprint

@@ -11,7 +11,7 @@ import runpy
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -22,6 +22,8 @@ from cluster.package import RECORDINGS
 from cluster.tracking_server import find_fault
 from sweeps.engine.arguments import read_arguments
 from sweeps.engine.root import Root
+from sweeps.engine.run import Sweep
+from sweeps.engine.wanted_terms import find_absent, find_set, find_varied
 
 ANSWER = "unshift-readiness: "
 """What the line of the answer begins with."""
@@ -48,9 +50,12 @@ def main(
 ) -> None:
     """Print what is wrong on this node for SCRIPT with ARGUMENTS, of a trial, or of the driver.
 
-    With --take, of a trial; else of the driver too.
+    With --take, of a trial; else of the driver too. Beside the faults are the terms of the loss
+    that cannot be trained here, with what to do, and those that a driver here would want.
     """
     options = read_arguments(arguments)
+    absent = find_absent(options)
+    sweeps: list[Sweep] = []
     checks: list[Callable[[], Iterator[str]]] = [
         lambda: _check_versions(expect),
         lambda: _check_data(options.data),
@@ -59,13 +64,22 @@ def main(
         checks.append(lambda: _check_shared(options.storage, take))
     else:
         checks += [
-            lambda: _check_script(Path(script)),
+            lambda: _check_script(Path(script), sweeps),
+            lambda: tell_absent(absent, find_set(options)),
             lambda: _check_storage(options.storage, leave),
             lambda: _check_database("study-storage", options.study_storage),
             lambda: _check_tracking(options.tracking_uri),
         ]
     faults = [fault for check in checks for fault in check()]
-    click.echo(ANSWER + json.dumps(faults))
+    wanted = find_set(options) | find_varied(sweeps, options) - absent.keys()
+    told = {"faults": faults, "absent": absent, "wanted": sorted(wanted)}
+    click.echo(ANSWER + json.dumps(told))
+
+
+def tell_absent(absent: Mapping[str, str], wanted: Iterable[str]) -> Iterator[str]:
+    """Yield a line for each wanted term of the loss that is absent on a node."""
+    for term in sorted(absent.keys() & wanted):
+        yield f"loss.{term} cannot be trained there: {absent[term]}"
 
 
 def _check_versions(expected: Sequence[str]) -> Iterator[str]:
@@ -79,11 +93,13 @@ def _check_versions(expected: Sequence[str]) -> Iterator[str]:
             yield f"{name} is {there} there, and {wanted} here: build its image from this lock"
 
 
-def _check_script(script: Path) -> Iterator[str]:
+def _check_script(script: Path, sweeps: list[Sweep]) -> Iterator[str]:
+    """Import a script, and add the sweeps that it makes."""
     sys.path.insert(0, str(script.parent.absolute()))
     try:
         with contextlib.redirect_stdout(sys.stderr):
-            runpy.run_path(str(script), run_name="readiness")
+            made = runpy.run_path(str(script), run_name="readiness")
+        sweeps += [each for each in made.values() if isinstance(each, Sweep)]
     except Exception as error:  # noqa: BLE001 - whatever a script raises is the answer
         yield f"{script} cannot be imported there: {type(error).__name__}: {_first_line(error)}"
     finally:

@@ -1,7 +1,9 @@
 """Finding one trial again, its record or its net: on the storage root's disk, or in MLflow."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from sweeps.engine.leaderboard import read_leaderboard
 from sweeps.engine.places import Places, resolve_path
@@ -11,6 +13,8 @@ from trainer.checkpoint import BEST as WEIGHTS
 from trainer.journal import Row
 from trainer.record import Record, read_record
 from trainer.trained import Trained, read_trained
+
+logger = logging.getLogger(__name__)
 
 
 def find_record(trial: str, places: Places) -> tuple[Record, Sequence[Row]]:
@@ -27,7 +31,7 @@ def find_record(trial: str, places: Places) -> tuple[Record, Sequence[Row]]:
 
 
 def find_trained(trial: str, places: Places) -> Trained:
-    """Return a trained net, by its trial's fingerprint, as `best:SWEEP` (the best trial that has
+    """Return a trained net, by its trial's fingerprint, as `best:SWEEP` (of the trials that have
     weights), or by the folder that `unshift export` wrote.
 
     A trial's is the storage root's, or MLflow's where a tracking URI is given. Raises ValueError
@@ -43,26 +47,42 @@ def find_trained(trial: str, places: Places) -> Trained:
     root = places.root()
     if is_fingerprint(trial):
         return read_trained(root.fetch(trial, weights=True))
-    ranked = _with_reports(trial, places)
-    folders = (root.fetch(fingerprint, weights=True) for fingerprint in ranked)
-    best = next((folder for folder in folders if (folder / WEIGHTS).is_file()), None)
-    if best is None:
-        raise ValueError(f"trial={trial}; must be of a sweep whose weights are in {root.trials}")
-    return read_trained(best)
+    for entry in _rank_for_best(trial, places):
+        folder = root.fetch(entry["fingerprint"], weights=True)
+        if (folder / WEIGHTS).is_file():
+            _warn_unless_finished(trial, entry)
+            return read_trained(folder)
+    raise ValueError(f"trial={trial}; must be of a sweep whose weights are in {root.trials}")
 
 
 def find_fingerprint(trial: str, places: Places) -> str:
     """Return the fingerprint that `trial` is or, as `best:SWEEP`, means in the study."""
-    return _with_reports(trial, places)[0] if trial.startswith(BEST) else trial
+    if not trial.startswith(BEST):
+        return trial
+    best = _rank_for_best(trial, places)[0]
+    _warn_unless_finished(trial, best)
+    return str(best["fingerprint"])
 
 
-def _with_reports(trial: str, places: Places) -> list[str]:
-    """Return the fingerprints of the sweep in `best:SWEEP` that were validated, best first."""
+def _rank_for_best(trial: str, places: Places) -> list[dict[str, Any]]:
+    """Return the leaderboard's entries that `best:SWEEP` may mean, best first: finished trials, and
+    while there are none, those that were validated before they were stopped or interrupted."""
     board = read_leaderboard(find_study(open_optuna(places.study_url()), trial.removeprefix(BEST)))
-    found = [str(entry["fingerprint"]) for entry in board["trials"] if entry["value"] is not None]
+    validated = [entry for entry in board["trials"] if entry["value"] is not None]
+    finished = [entry for entry in validated if entry["outcome"] == "finished"]
+    found = finished or [e for e in validated if e["outcome"] in ("stopped", "interrupted")]
     if not found:
-        raise ValueError(f"trial={trial}; must be of a sweep with a trial that has a report")
+        raise ValueError(
+            f"trial={trial}; must be of a sweep with a trial that finished, or that had a report "
+            "before it was stopped or interrupted"
+        )
     return found
+
+
+def _warn_unless_finished(trial: str, entry: dict[str, Any]) -> None:
+    if entry["outcome"] != "finished":
+        told = entry["fingerprint"], entry["outcome"], entry["step"]
+        logger.warning("%s: no trial has finished; this is %s, %s at step %d", trial, *told)
 
 
 def _exported_folder(trial: str, places: Places) -> Path:

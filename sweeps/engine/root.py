@@ -20,6 +20,7 @@ from filelock import FileLock
 from cluster.credentials import refuse_secret
 from sweeps.engine.outcomes import TrialRecord
 from sweeps.engine.places import resolve_path
+from trainer.fields import require
 from trainer.journal import Row, read_journal
 from trainer.record import FILE_NAME as RECORD_FILE
 from trainer.record import Record
@@ -217,9 +218,8 @@ class Root:
         if not path.is_file():
             return None
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            return content["study"], TrialRecord.from_json(content["record"])
-        except (KeyError, TypeError, ValueError) as error:
+            return _read_outcome(path, fingerprint)
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
             logger.warning("%s is damaged, its trial is trained again: %s", path, error)
             return None
 
@@ -269,3 +269,13 @@ def check_fingerprint(trial: str) -> str:
     if not is_fingerprint(trial):
         raise ValueError(f"trial={trial}; must be 16 hex digits, or {BEST}SWEEP")
     return trial
+
+
+def _read_outcome(path: Path, fingerprint: str) -> tuple[str, TrialRecord]:
+    """Return (study, record). Raises ValueError, KeyError or TypeError for what none has noted."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    study, record = content["study"], TrialRecord.from_json(content["record"])
+    require(isinstance(study, str), "study", study, "a study's name")
+    require(record.fingerprint == fingerprint, "fingerprint", record.fingerprint, fingerprint)
+    require(record.outcome == "finished", "outcome", record.outcome, "finished")
+    return study, record

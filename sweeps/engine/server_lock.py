@@ -12,7 +12,8 @@ from typing import Self
 import sqlalchemy
 from filelock import Timeout
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.pool import NullPool
+
+from sweeps.engine.database_server import make_engine, refuse_silent
 
 _SECONDS_BETWEEN_LOOKS = 5.0
 _SECONDS_BETWEEN_TRIES = 0.1
@@ -30,19 +31,19 @@ class ServerLock:
     """
 
     def __init__(self, url: str, name: str, *, timeout_s: float = 0.0) -> None:
-        self._name = name
+        self._name, self._url = name, url
         self._timeout_s = timeout_s
         digest = hashlib.sha256(name.encode()).digest()
         self._key = int.from_bytes(digest[:8], "big", signed=True)
-        self._engine = sqlalchemy.create_engine(
-            url, poolclass=NullPool, isolation_level="AUTOCOMMIT"
-        )
+        self._engine = make_engine(url)
         self._is_over = threading.Event()
         self._keeper = threading.Thread(target=self._keep, name="server-lock", daemon=True)
 
     def __enter__(self) -> Self:
-        """Raise filelock.Timeout when it is held for so long."""
-        self._connection = self._take(self._timeout_s)
+        """Raise filelock.Timeout when it is held for so long, and ValueError when the server does
+        not answer."""
+        with refuse_silent("study-storage", self._url):
+            self._connection = self._take(self._timeout_s)
         self._keeper.start()
         return self
 

@@ -12,6 +12,7 @@ from optuna.study import Study
 
 from search_spaces.space import SearchSpace, Shared
 from sweeps.engine.capacity import Capacity, Needs
+from sweeps.engine.database_server import check_server
 from sweeps.engine.leaderboard import format_leaderboard, read_leaderboard
 from sweeps.engine.mlflow_store import check_store
 from sweeps.engine.options import SweepOptions
@@ -188,6 +189,7 @@ def open_inputs(options: SweepOptions) -> Inputs:
             ("tracking-uri", options.tracking_uri or root.tracking_uri),
         )
     )
+    check_server("study-storage", study_url)
     if options.tracking_uri is not None or root.tracking_file.is_file():
         check_store(tracking_uri)
     path = options.data

@@ -15,6 +15,7 @@ from optuna.storages import BaseStorage, RDBStorage
 from optuna.study import Study, StudySummary
 from sqlalchemy.pool import NullPool
 
+from sweeps.engine.database_server import is_on_server
 from sweeps.engine.patient_storage import PatientStorage
 from sweeps.engine.root import Root
 from sweeps.engine.server_lock import ServerLock
@@ -64,11 +65,12 @@ def hold_name(root: Root, study_url: str, name: str, *, timeout_s: float = 0.0) 
     """Keep others that hold the same name away, on whichever host: those that do not see one folder
     have one database.
 
-    Raises filelock.Timeout, and ValueError for a name that no sweep can have.
+    Raises filelock.Timeout, and ValueError for a name that no sweep can have, and for a database
+    that does not answer.
     """
     with contextlib.ExitStack() as held:
         held.enter_context(root.hold(name, timeout_s=timeout_s))
-        if study_url.startswith("postgresql"):  # other databases are files
+        if is_on_server(study_url):
             held.enter_context(ServerLock(study_url, name, timeout_s=timeout_s))
         yield
 

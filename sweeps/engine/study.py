@@ -16,7 +16,7 @@ from optuna.trial import Trial, TrialState
 from cluster.commit import UNKNOWN
 from sweeps.engine.outcomes import INFEASIBLE, TrialRecord
 from sweeps.engine.sampling import SweepSampler
-from sweeps.engine.study_records import FIELDS, FINGERPRINT, NOTES, RECORD
+from sweeps.engine.study_records import FIELDS, FINGERPRINT, NOTES, RECORD, read_record
 from trainer.config import TrainConfig
 from trainer.losses.foreign import pin_weights
 from trainer.record import Record
@@ -207,8 +207,7 @@ class SweepStudy:
 
     def _read_history(self) -> None:
         for frozen in self._study.get_trials(deepcopy=False):
-            known = frozen.user_attrs.get(RECORD)
-            record = None if known is None else TrialRecord.from_json(known)
+            record = read_record(frozen)
             if frozen.user_attrs.get(_RAN_OUT_ON) == self._plan.device:
                 self._note_out_of_memory(frozen.user_attrs)
             if frozen.user_attrs.get(_OUTGREW_ON) == self._plan.device:

@@ -13,16 +13,30 @@ RECORD, FIELDS, NOTES, FINGERPRINT = "record", "fields", "notes", "fingerprint"
 
 
 def read_records(study: Study) -> list[TrialRecord]:
-    """Return a record of every trial of a study, unfinished ones as interrupted."""
+    """Return a record of every trial of a study, unfinished ones as interrupted.
+
+    Raises ValueError naming a trial whose record is damaged.
+    """
     records = []
     for frozen in study.get_trials(deepcopy=False):
-        known = frozen.user_attrs.get(RECORD)
-        record = None if known is None else TrialRecord.from_json(known)
+        record = read_record(frozen)
         if record is not None and record.is_ended:
             records.append(record)
         elif frozen.state == TrialState.RUNNING and FINGERPRINT in frozen.user_attrs:
             records.append(_unfinished(frozen, record))
     return records
+
+
+def read_record(frozen: FrozenTrial) -> TrialRecord | None:
+    """Return what a trial's record says, None where it has none.
+
+    Raises ValueError naming the trial where it is damaged.
+    """
+    known = frozen.user_attrs.get(RECORD)
+    try:
+        return None if known is None else TrialRecord.from_json(known)
+    except ValueError as error:
+        raise ValueError(f"record of the study's trial {frozen.number}: {error}") from error
 
 
 def read_standings(study_url: str) -> list[list[TrialRecord]]:

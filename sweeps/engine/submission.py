@@ -9,6 +9,7 @@ from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from json import loads
 from pathlib import Path
+from typing import Any
 
 from cluster.commit import count_changes
 from cluster.dashboard import Dashboard
@@ -19,12 +20,15 @@ from cluster.ray_cli import ClusterFailed
 from cluster.shadowing import find_shadowing
 from cluster.small_job import collect
 from sweeps.engine.arguments import check_arguments, read_arguments
-from sweeps.engine.readiness import ANSWER
+from sweeps.engine.readiness import ANSWER, tell_absent
 
 PINNED = ("torch", "ray", "optuna", "mlflow")
 """Packages whose versions decide whether a sweep here and one there are the same."""
 MOST_WORKERS = 8
 """So many nodes beside the head are asked; on a large cluster they are of few kinds."""
+
+Told = Mapping[str, Any]
+"""What a node says of itself: `faults`, `absent` terms of the loss, and `wanted` ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +114,18 @@ def choose_workers(nodes: Sequence[Node]) -> list[Node]:
     return sorted(others.values(), key=lambda node: (-node.gpus, node.address))[:MOST_WORKERS]
 
 
+def gather_faults(answers: Mapping[str | None, Told]) -> list[str]:
+    """Return each fault once, of the head (None) and other nodes by address: what they told, and
+    the terms of the loss that the head would have trained where they are absent."""
+    wanted = answers[None]["wanted"]
+    faults = dict.fromkeys(answers[None]["faults"])
+    for host, told in answers.items():
+        if host is not None:
+            found = [*told["faults"], *tell_absent(told["absent"], wanted)]
+            faults |= dict.fromkeys(f"{host}: {fault}" for fault in found)
+    return list(faults)
+
+
 def read_pins(folder: Path) -> dict[str, str]:
     """Return the versions that are wanted of PINNED: a lock's in the folder, else those here."""
     lock = folder / "requirements.lock"
@@ -173,13 +189,12 @@ def _ask(
         # Others import no script of the user's, who may have put much beside it.
         package = submission.package if host is None else submission.package.of_code()
         queue(dashboard, job, command, package=package, host=host)
-    faults: dict[str, None] = {}
+    answers: dict[str | None, Told] = {}
     for job, (host, _) in questions.items():
         answer = collect(dashboard, job)
         if not answer.last_line.startswith(ANSWER):
             raise ClusterFailed(f"{host or 'the head'} cannot be looked at: {answer.last_line}")
-        found = loads(answer.last_line.removeprefix(ANSWER))
-        faults |= dict.fromkeys(f"{host}: {fault}" if host else fault for fault in found)
-        if host is None and faults:
+        answers[host] = loads(answer.last_line.removeprefix(ANSWER))
+        if host is None and answers[host]["faults"]:
             break
-    return list(faults)
+    return gather_faults(answers)

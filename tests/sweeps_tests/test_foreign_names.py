@@ -7,6 +7,7 @@ import optuna
 import pytest
 import soundfile
 from mlflow.tracking import MlflowClient
+from tests_support.fake_sweep import open_sweep as open_driver
 from tests_support.refusals import assert_refused
 from tests_support.trained_folder import tiny_config, write_trained
 
@@ -133,6 +134,15 @@ def test_an_outcome_that_is_none_is_refused(root, unshift):
     add_trial(open_sweep(root), NAME, outcome="won")
     refused = unshift("leaderboard", "lr_momentum")
     assert_refused(refused, match="outcome='won'; must be one of finished, stopped, ")
+
+
+def test_a_record_that_cannot_be_is_refused(root, unshift):
+    add_trial(open_sweep(root), NAME, value="1.2")
+    said = "record of the study's trial 0: value=1.2; must be a number, or null"
+    for command in (["leaderboard", "lr_momentum"], ["sync"], ["rerun", "best:lr_momentum"]):
+        assert_refused(unshift(*command), match=said)
+    with pytest.raises(ValueError, match=f"^{said}"):
+        open_driver(optuna.load_study(study_name="lr_momentum", storage=root.study_url))
 
 
 # What a trial's folder holds.

@@ -30,7 +30,8 @@ def gpu_capacity(*, gpu_bytes, gpus=1.0, needed_bytes=0, **asked):
     return Capacity(placement=placement, needs=Needs(is_gpu=True))
 
 
-def cpu_capacity(*, memory_gb=16):
-    """Return what trials may take of a machine of two CPUs."""
-    placement = place(options(), machines((2, 0.0, 0, memory_gb)), needed_bytes=0)
+def cpu_capacity(*nodes, memory_gb=16):
+    """Return what trials may take of such machines without GPUs, or of one of two CPUs."""
+    there = machines(*nodes or [(2, 0.0, 0, memory_gb)])
+    placement = place(options(), there, needed_bytes=0)
     return Capacity(placement=placement, needs=Needs(is_gpu=False))

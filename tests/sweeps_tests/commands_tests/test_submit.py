@@ -111,6 +111,11 @@ def test_a_sweep_is_left_followed_stopped_and_gone_on_with(client, local_head, a
         ([], ["--gpus-per-trial", "2"], "--gpus-per-trial 2 needs 2 GPU on a machine, and 0 is"),
         ([], ["--size", "log"], "--size log needs 1 GPU on a machine, and 0 is the most there"),
         ([], ["--data", "/nowhere"], "data=/nowhere; must be a folder of recordings there"),
+        (
+            [],
+            ["--set", "loss.dac=1", "--set", "loss.dac_weights=/nowhere"],
+            "loss.dac cannot be trained there: loss.dac_weights names /nowhere, and there is no",
+        ),
         ([], ["--trails", "2"], "No such option '--trails'"),
         (["--address", "http://127.0.0.1:9"], [], "does not answer: [Errno 111]"),
         (

@@ -75,6 +75,23 @@ def test_on_a_cpu_a_trial_may_take_what_ray_keeps_to_itself():
     assert "the largest machine has" in there.find_misfit(config())
 
 
+def test_on_a_cluster_the_machines_with_cpus_for_trials_are_what_counts():
+    """Neither a head without them nor the driver's own machine, which has more than 0.6 GB."""
+    head, workers = (0, 0.0, 0, 10**6), [(2, 0.0, 0, 0.3), (2, 0.0, 0, 0.5)]
+    there = cpu_capacity(head, *workers)
+    there.needs.note_peak(config(), GB // 2)
+    assert there.find_misfit(config()) == ""
+    there.needs.note_peak(config(), GB * 6 // 10)
+    told = "would need about 0.6 GB, and the largest machine has 0.5 GB; not begun"
+    assert there.find_misfit(config()) == told
+
+
+def test_while_no_machine_has_cpus_nothing_is_too_large():
+    head = cpu_capacity((0, 0.0, 0, 1))
+    head.needs.note_peak(config(), 10**15)
+    assert head.find_misfit(config()) == ""
+
+
 def test_what_was_measured_is_believed_for_all_trials_of_the_shape():
     there = capacity(16 * GB)
     assert there.request(config()).gpus == 0.125

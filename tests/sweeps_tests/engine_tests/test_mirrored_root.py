@@ -262,7 +262,7 @@ def test_a_host_that_was_cut_off_writes_nothing_over_what_another_has_gone_on_wi
         lost.share(NAME)
     assert stored(other) == {"journal.txt": "to 80"}
     other.keep_outcome(
-        TrialRecord(fingerprint=NAME, outcome="finished", params={}), study="lr@01234567"
+        TrialRecord(fingerprint=NAME, outcome="finished", value=1.0), study="lr@01234567"
     )
     assert host("driver").find_outcome(NAME)[0] == "lr@01234567"
     lost.fetch_to_train(NAME)  # it may have it back

@@ -19,18 +19,23 @@ def script(tmp_path):
 
 
 @pytest.fixture
-def ask(script, recordings, tmp_path):
+def answer(script, recordings, tmp_path):
     """Ask this machine, with arguments that override those of a sweep without fault."""
 
     def run(*arguments, options=()):
         given = ["--data", recordings, "--storage", tmp_path / "root", *arguments]
         result = CliRunner().invoke(main, [*options, "--", str(script), *map(str, given)])
-        last = result.stdout.splitlines()[-1]
-        found = json.loads(last.removeprefix(ANSWER))
-        assert not [fault for fault in found if "\n" in fault]
-        return found
+        told = json.loads(result.stdout.splitlines()[-1].removeprefix(ANSWER))
+        assert not [fault for fault in told["faults"] if "\n" in fault]
+        return told
 
     return run
+
+
+@pytest.fixture
+def ask(answer):
+    """The same, for the faults alone."""
+    return lambda *arguments, **more: answer(*arguments, **more)["faults"]
 
 
 def test_a_node_without_fault_has_nothing_to_say_and_nothing_is_left(ask, tmp_path):
@@ -56,6 +61,57 @@ def test_a_script_finds_what_lies_beside_it_and_is_not_run(ask, script):
     (script.parent / "beside.py").touch()
     script.write_text("import beside\nif __name__ == '__main__':\n    raise SystemExit(3)\n")
     assert ask() == []
+
+
+@pytest.fixture
+def no_home(tmp_path, monkeypatch):
+    """A home folder without DAC's weights."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
+def weights(no_home):
+    """DAC's weights where the library looks for them, as far as their being there goes."""
+    file = no_home / ".cache/descript/dac/weights_44khz_8kbps_0.0.1.pth"
+    file.parent.mkdir(parents=True)
+    file.touch()
+    return file
+
+
+MIXED = """
+from search_spaces import loss_mix
+from sweeps.engine.run import Sweep
+SWEEP = Sweep(name="loss_mix", space_for=loss_mix.space_for)
+"""
+
+
+def test_terms_that_a_space_varies_are_wanted_where_they_can_be_trained(answer, script, weights):
+    assert answer()["wanted"] == []
+    script.write_text(MIXED)
+    for more in ([], ["--size", "log"], ["--size", "demo", "--set", "steps=100"]):
+        told = answer(*more)
+        assert told["faults"] == [] and "dac" in told["wanted"]
+    weights.unlink()
+    told = answer()  # the sweep leaves it out, and says so
+    assert told["faults"] == [] and "dac" not in told["wanted"]
+    assert told["absent"]["dac"].startswith(
+        "run `python -m dac download`, which puts DAC's weights"
+    )
+
+
+@pytest.mark.usefixtures("no_home")
+def test_a_term_that_all_trials_have_must_be_there(ask, answer, tmp_path):
+    (fault,) = ask("--set", "loss.dac=1")
+    assert fault.startswith("loss.dac cannot be trained there: run `python -m dac download`")
+    file = tmp_path / "dac.pth"
+    named = ["--set", "loss.dac=1", "--set", f"loss.dac_weights={file}"]
+    (fault,) = ask(*named)
+    assert fault.startswith(f"loss.dac cannot be trained there: loss.dac_weights names {file}, and")
+    file.touch()
+    told = answer(*named)
+    assert (told["faults"], told["wanted"]) == ([], ["dac"])
+    assert ask("--set", "loss.dac=null") == []
 
 
 def test_data_that_are_not_there_are_told(ask, tmp_path):

@@ -16,24 +16,30 @@ def places(tmp_path):
 
 
 @pytest.fixture
-def trials(tmp_path):
+def write_sweep(tmp_path):
+    """Return a function that writes a sweep of trials that ended so, as (outcome, value), and
+    returns their folders."""
+
+    def write(*endings):
+        storage = RDBStorage(f"sqlite:///{tmp_path / 'optuna.db'}")
+        study = open_study(storage, "lr_momentum", "0" * 8, lambda: {"do_nothing": {"stft": 1.5}})
+        sweep = open_sweep(study)
+        folders = []
+        for outcome, value in endings:
+            suggestion = sweep.next()
+            settle(sweep, suggestion, outcome, curve={} if value is None else {10: value})
+            folder = tmp_path / "trials" / suggestion.fingerprint
+            write_trained(folder, suggestion.config)
+            folders.append(folder)
+        return folders
+
+    return write
+
+
+@pytest.fixture
+def trials(write_sweep):
     """The folders of a sweep's trials: two finished, the better first, one stopped, one failed."""
-    storage = RDBStorage(f"sqlite:///{tmp_path / 'optuna.db'}")
-    study = open_study(storage, "lr_momentum", "0" * 8, lambda: {"do_nothing": {"stft": 1.5}})
-    sweep = open_sweep(study)
-    folders = []
-    for outcome, value in (
-        ("finished", 1.1),
-        ("finished", 1.2),
-        ("stopped", 1.0),
-        ("failed", None),
-    ):
-        suggestion = sweep.next()
-        settle(sweep, suggestion, outcome, curve={} if value is None else {10: value})
-        folder = tmp_path / "trials" / suggestion.fingerprint
-        write_trained(folder, suggestion.config)
-        folders.append(folder)
-    return folders
+    return write_sweep(("finished", 1.1), ("finished", 1.2), ("stopped", 1.0), ("failed", None))
 
 
 def test_a_net_is_found_by_the_name_of_its_trial(trials, places):
@@ -42,14 +48,44 @@ def test_a_net_is_found_by_the_name_of_its_trial(trials, places):
         assert (found.folder, found.record.fingerprint) == (folder, folder.name)
 
 
-def test_best_is_the_best_ranked_trial_that_has_weights(trials, places):
-    for folder in trials[:3]:
+def test_best_is_the_best_finished_trial_that_has_weights(trials, places, caplog):
+    for folder in trials[:2]:
         assert find_trained("best:lr_momentum", places).folder == folder
         (folder / "best.safetensors").unlink()
     with pytest.raises(
         ValueError, match="trial=best:lr_momentum; must be of a sweep whose weights"
     ):
         find_trained("best:lr_momentum", places)
+    assert caplog.messages == []
+
+
+def test_while_no_trial_has_finished_best_is_one_that_might_have_and_is_told(
+    write_sweep, places, caplog
+):
+    *_, stopped, interrupted = write_sweep(
+        ("diverged", 0.8), ("out_of_memory", 0.8), ("failed", 0.8), ("stopped", 1.2),
+        ("interrupted", 1.1),
+    )  # fmt: skip
+    assert find_fingerprint("best:lr_momentum", places) == stopped.name
+    for folder, ending in ((stopped, "stopped"), (interrupted, "interrupted")):
+        caplog.clear()
+        assert find_trained("best:lr_momentum", places).folder == folder
+        told = (
+            f"best:lr_momentum: no trial has finished; this is {folder.name}, {ending} at step 10"
+        )
+        assert caplog.messages == [told]
+        (folder / "best.safetensors").unlink()
+    with pytest.raises(ValueError, match="must be of a sweep whose weights"):
+        find_trained("best:lr_momentum", places)
+
+
+@pytest.mark.parametrize("find", [find_fingerprint, find_record, find_trained])
+def test_best_is_no_trial_that_went_wrong_nor_one_without_a_report(write_sweep, places, find):
+    endings = [(outcome, 0.8) for outcome in ("diverged", "out_of_memory", "failed")]
+    write_sweep(*endings, ("interrupted", None))
+    expected = "^trial=best:lr_momentum; must be of a sweep with a trial that finished, or that had"
+    with pytest.raises(ValueError, match=expected):
+        find("best:lr_momentum", places)
 
 
 def test_the_record_of_the_best_needs_no_weights(trials, places):

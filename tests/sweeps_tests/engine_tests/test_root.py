@@ -1,6 +1,8 @@
 """What a storage root promises, whatever it is: a folder, which two hosts see, an object store, of
 which each host has a mirror of its own, and a folder that stands for an object store."""
 
+import json
+
 import pytest
 from filelock import Timeout
 from pyarrow import fs
@@ -93,6 +95,36 @@ def test_a_damaged_outcome_is_told_and_its_trial_trained_again(host, caplog):
     (write_files(one, NAME) / "outcome.json").write_text('{"study": "x"')
     one.share(NAME)
     assert other.find_outcome(NAME) is None
+    assert "outcome.json is damaged" in caplog.text
+
+
+@everywhere
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"value": "1.2"},
+        {"value": None},
+        {"value": float("nan")},
+        {"fingerprint": "f" * 16},
+        {"outcome": "stopped"},
+    ],
+    ids=str,
+)
+def test_an_outcome_that_is_not_this_trials_is_damaged(host, caplog, changes):
+    one, other = host("one"), host("other")
+    record = TrialRecord(fingerprint=NAME, outcome="finished", value=1.25).to_json() | changes
+    file = write_files(one, NAME) / "outcome.json"
+    file.write_text(json.dumps({"study": "x", "record": record}))
+    one.share(NAME)
+    assert other.find_outcome(NAME) is None
+    (field,) = changes
+    assert "outcome.json is damaged" in caplog.text and f": {field}=" in caplog.text
+
+
+@pytest.mark.parametrize("text", ["[]", "7", '{"study": 7, "record": {}}', "[" * 100_000])
+def test_an_outcome_that_is_no_outcome_is_damaged(root, caplog, text):
+    (write_files(root, NAME) / "outcome.json").write_text(text)
+    assert root.find_outcome(NAME) is None
     assert "outcome.json is damaged" in caplog.text
 
 

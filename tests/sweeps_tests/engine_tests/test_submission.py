@@ -6,7 +6,13 @@ import pytest
 
 from cluster.nodes import Node
 from cluster.ray_cli import ClusterFailed
-from sweeps.engine.submission import Submission, check_here, choose_workers, read_pins
+from sweeps.engine.submission import (
+    Submission,
+    check_here,
+    choose_workers,
+    gather_faults,
+    read_pins,
+)
 
 
 @pytest.fixture
@@ -129,3 +135,26 @@ def test_nodes_with_gpus_are_asked_first_and_the_head_only_as_head():
     nodes += [Node(address=f"w{n:02}", is_head=False, gpus=float(n == 9)) for n in range(12)]
     asked = [node.address for node in choose_workers(nodes)]
     assert asked == ["w09", *(f"w{n:02}" for n in range(7))]
+
+
+def told(*faults, absent=(), wanted=()):
+    return {"faults": faults, "absent": {term: f"get {term}" for term in absent}, "wanted": wanted}
+
+
+def test_terms_that_the_head_would_train_must_be_trainable_on_every_node():
+    answers = {
+        None: told(absent=["encodec"], wanted=["cdpam", "dac"]),
+        "w1": told(absent=["encodec", "dac"]),
+        "w2": told(),
+        "w3": told("no data", absent=["cdpam"]),
+    }
+    assert gather_faults(answers) == [
+        "w1: loss.dac cannot be trained there: get dac",
+        "w3: no data",
+        "w3: loss.cdpam cannot be trained there: get cdpam",
+    ]
+    assert gather_faults(answers | {None: told(absent=["dac"])}) == ["w3: no data"]
+
+
+def test_the_heads_faults_come_first_and_once():
+    assert gather_faults({None: told("a", "b", "a")}) == ["a", "b"]
