@@ -189,4 +189,5 @@ def _share_for(needed_bytes: int, gpu_bytes: int) -> float:
 
 def _largest_bytes(machines: Machines, gpus: float) -> int:
     """Return the most memory that a trial can ask a node for: it would wait for more for ever."""
-    return max(node.memory_bytes for node in machines.nodes if node.gpus >= min(gpus, 1))
+    able = [n for n in machines.nodes if n.cpus >= CPUS_PER_TRIAL and n.gpus >= min(gpus, 1)]
+    return max(node.memory_bytes for node in able or machines.nodes)

@@ -2,9 +2,10 @@
 
 Ray would take any number of requests and serve the small ones first: a trial for which there is no
 room yet is held back here, so that large ones get their turn and the study is asked no earlier
-than it must be.
+than it must be. What is held back is told to Ray all the same, whose autoscaler brings machines.
 """
 
+import sys
 from collections import deque
 from collections.abc import Callable
 
@@ -17,11 +18,20 @@ from sweeps.engine.study import Suggestion
 class Placer:
     """Places trials, takes their places back, and places those again that outgrew theirs."""
 
-    def __init__(self, capacity: Capacity, disk: Disk, *, look: Callable[[], Machines]) -> None:
-        """Begin with all machines free. `look()` says which there are by now."""
+    def __init__(
+        self,
+        capacity: Capacity,
+        disk: Disk,
+        *,
+        look: Callable[[], Machines],
+        want: Callable[[Request, int], None] = lambda request, count: None,
+    ) -> None:
+        """Begin with all machines free. `look()` says which there are by now, and
+        `want(request, count)` is told how many trials wait for others."""
         self._capacity = capacity
         self._disk = disk
         self._look = look
+        self._want = want
         self._placed: dict[str, tuple[Suggestion, Request]] = {}
         self._outgrown: deque[Suggestion] = deque()
 
@@ -30,12 +40,15 @@ class Placer:
         """Return the trial that has waited longest to be placed again, None where none does."""
         return self._outgrown[0] if self._outgrown else None
 
-    def place(self, suggestion: Suggestion) -> Request | None:
-        """Return what a trial may ask Ray for, None while there is no room for it."""
+    def place(self, suggestion: Suggestion, *, behind: int = 0) -> Request | None:
+        """Return what a trial may ask Ray for, None while there is no room for it, nor for so many
+        that wait behind it."""
         self._capacity.placement = self._capacity.placement.on(self._look())
         request = self._capacity.request(suggestion.config)
         is_back = suggestion is self.outgrown  # what it writes was counted when it first came
-        if not self._has_room(request) or not (is_back or self._disk.has_room()):
+        has_machine = self._has_room(request)
+        self._want(request, 0 if has_machine else self._count_wanted(1 + behind))
+        if not has_machine or not (is_back or self._disk.has_room()):
             return None
         if is_back:
             self._outgrown.popleft()
@@ -64,6 +77,13 @@ class Placer:
         self._capacity.needs.note_peak(suggestion.config, needed_bytes)
         self._outgrown.append(suggestion)
         return self._capacity.request(suggestion.config)
+
+    def _count_wanted(self, waiting: int) -> int:
+        """Return for how many trials machines are wanted: for no more at once than would double
+        what is there, nor than may run."""
+        placement = self._capacity.placement
+        allowed = (placement.concurrency or sys.maxsize) - len(self._placed)
+        return max(0, min(waiting, allowed, len(placement.machines.nodes)))
 
     def _has_room(self, request: Request) -> bool:
         """Return whether all placed trials together leave so much, wherever it lies."""

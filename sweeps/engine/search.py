@@ -51,7 +51,7 @@ class StudySearcher(Searcher):
         suggestion = self._placer.outgrown or self._propose()
         if suggestion is None:
             return None if self._recorder.has_open else Searcher.FINISHED
-        request = self._placer.place(suggestion)
+        request = self._placer.place(suggestion, behind=self._study.left)
         if request is None:
             return None
         if suggestion is self._held:

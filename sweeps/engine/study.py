@@ -143,6 +143,11 @@ class SweepStudy:
                 return suggestion
         return None
 
+    @property
+    def left(self) -> int:
+        """Return how many trials are still to come."""
+        return max(0, self._plan.trials - self._count()) + len(self._to_resume)
+
     def report(self, fingerprint: str, *, step: int, value: float) -> None:
         """Tell a running trial's validation at a step; one told before is left alone."""
         trial = self._running[fingerprint]

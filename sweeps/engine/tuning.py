@@ -10,10 +10,11 @@ from ray import tune
 from ray.tune import Trainable
 from ray.tune.execution import class_cache
 
+from sweeps.engine.demand import Demand
 from sweeps.engine.disk import Disk
 from sweeps.engine.machines import MachineView
 from sweeps.engine.outcomes import TrialRecord, rank
-from sweeps.engine.placement import Machines
+from sweeps.engine.placement import Machines, Request
 from sweeps.engine.placer import Placer
 from sweeps.engine.progress import ProgressTable
 from sweeps.engine.recorder import Recorder
@@ -66,7 +67,9 @@ def run_trials(
     it: after a signal, time is short. Raises ValueError where no trial can go on, with the reason.
     """
     with _stop_on_signal(setting, show=show) as stop:
-        driver = build_driver(setting, study, look=view.look, show=show, stop=stop)
+        driver = build_driver(
+            setting, study, look=view.look, show=show, stop=stop, want=Demand().want
+        )
         try:
             _tune(setting, driver, build(_context(setting, driver)))
             driver.recorder.leave_open()
@@ -92,6 +95,7 @@ def build_driver(
     look: Callable[[], Machines],
     show: Callable[[str], None],
     stop: Stop,
+    want: Callable[[Request, int], None] = lambda request, count: None,
 ) -> Driver:
     """Put the parts of a driver together, knowing what earlier drivers of this study left."""
     watcher = ProgressTable(read_facts(study)["do_nothing"][METRIC], show=show)
@@ -99,7 +103,7 @@ def build_driver(
     stopper = build_stopper(setting.base, stops_early=setting.sweep.stops_early)
     stopper.remember(sweep_study.curves(), stops=sweep_study.stops())
     tracking = _open_tracking(setting, study)
-    placer = Placer(setting.capacity, _open_disk(setting), look=look)
+    placer = Placer(setting.capacity, _open_disk(setting), look=look, want=want)
     recorder = Recorder(
         sweep_study,
         stopper,

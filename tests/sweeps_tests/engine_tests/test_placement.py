@@ -47,6 +47,8 @@ def test_nothing_is_asked_for_that_no_machine_has():
     assert (there.typical.memory_bytes, there.slots) == (16 * GB, 1)
     on_gpu = placed((4, 1.0, 24, 2), (4, 0.0, 0, 100))
     assert on_gpu.typical.memory_bytes == 2 * GB
+    head_and_worker = placed((0, 0.0, 0, 100), (4, 0.0, 0, 8), needed_gb=100)
+    assert head_and_worker.typical.memory_bytes == 8 * GB
 
 
 def test_more_gpus_than_a_machine_has_are_refused():

@@ -32,7 +32,13 @@ class Sweep:
         self.heard = []
         self.machines = self.capacity.placement.machines
         disk = Disk(root, keep_bytes=None, trial_bytes=1, standings=lambda: [])
-        self.placer = Placer(self.capacity, disk, look=lambda: self.machines)
+        self.wanted = []
+        self.placer = Placer(
+            self.capacity,
+            disk,
+            look=lambda: self.machines,
+            want=lambda request, count: self.wanted.append((request.gpus, count)),
+        )
         self.recorder = Recorder(
             self.sweep, self.stopper, self, self, root=root, placer=self.placer
         )
@@ -122,6 +128,23 @@ def test_a_sweep_is_not_over_while_a_running_trial_may_come_back(root):
     sweep.end(trial, OUTGROWN, needed_bytes=2 * GB)
     sweep.end(sweep.begin(), "failed", error="boom")
     assert sweep.begin() == Searcher.FINISHED
+
+
+def test_trials_that_wait_want_as_many_machines_again_at_most(root):
+    sweep = Sweep(root, new_study(), trials=5, gpu_gb=1)
+    trials = [sweep.begin()]
+    assert sweep.begin() is None
+    sweep.machines = machines(*[(64, 1.0, 1, 1000)] * 3)
+    trials += [sweep.begin(), sweep.begin()]
+    assert sweep.begin() is None
+    sweep.end(trials.pop(), "failed", error="boom")
+    trials.append(sweep.begin())
+    assert sweep.begin() is None
+    for trial in trials:
+        sweep.end(trial, "failed", error="boom")
+    sweep.begin()
+    assert sweep.begin() is None
+    assert sweep.wanted == [(1.0, n) for n in (0, 1, 0, 0, 2, 0, 1, 0)]
 
 
 def test_a_sweep_in_which_no_trial_can_go_on_begins_no_other(root):
