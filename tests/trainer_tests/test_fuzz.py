@@ -208,12 +208,14 @@ def test_a_damaged_checkpoint_is_refused_or_as_it_was(trained, scratch, change):
 
 @examples(100)
 @given(change=mutations() | st.binary(max_size=200).map(lambda b: lambda content: b))
-def test_damaged_weights_are_weights_of_the_net_or_are_refused(trained, scratch, change):
+def test_damaged_weights_are_refused_or_as_they_were(trained, scratch, change):
     shutil.copy(trained / record.FILE_NAME, scratch)
     (scratch / BEST).write_bytes(change((trained / BEST).read_bytes()))
     if not is_refused(lambda: read_trained(scratch).load(torch.device("cpu"))):
-        names = read_trained(trained).load(torch.device("cpu")).state_dict().keys()
-        assert read_trained(scratch).load(torch.device("cpu")).state_dict().keys() == names
+        expected = read_trained(trained).load(torch.device("cpu")).state_dict()
+        found = read_trained(scratch).load(torch.device("cpu")).state_dict()
+        assert found.keys() == expected.keys()
+        assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
 # Recordings.
