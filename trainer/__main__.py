@@ -7,7 +7,7 @@ import click
 
 from trainer.command_line import parse_settings, run_command
 from trainer.config import METRIC, SAMPLE_RATE_HZ, TrainConfig
-from trainer.sizes import SIZES, default_size
+from trainer.sizes import SIZES, default_size, fields_of_size
 
 
 @click.command(context_settings={"show_default": True})
@@ -23,7 +23,7 @@ def main(
     if resume and out is None:
         raise click.UsageError("--resume needs --out, the folder that holds the checkpoint")
     chosen = size or _default_size()
-    fields = {**SIZES[chosen], "data.path": data, **parse_settings(settings)}
+    fields = fields_of_size(chosen, {"data.path": data, **parse_settings(settings)})
     _train_and_show(TrainConfig.from_fields(fields), out, resume=resume)
 
 

@@ -30,7 +30,7 @@ from trainer.evaluate import ValidationSet, score_do_nothing
 from trainer.fields import require
 from trainer.losses.foreign import absent_terms, pin_weights
 from trainer.models import build_model, count_parameters
-from trainer.sizes import SIZES, default_size, length_fields
+from trainer.sizes import default_size, fields_of_size, length_fields
 
 logger = logging.getLogger(__name__)
 
@@ -244,7 +244,7 @@ def hold_sweep(setting: Setting) -> Iterator[None]:
 
 
 def _shared_fields(options: SweepOptions, inputs: Inputs, size: str) -> dict[str, object]:
-    fields = {**SIZES[size], **_set_fields(options)}
+    fields = fields_of_size(size, _set_fields(options))
     fields["seed"] = options.seed
     fields["data.path"] = inputs.path
     fields["data.fingerprint"] = inputs.data.fingerprint

@@ -9,6 +9,7 @@ from trainer.__main__ import main
 from trainer.command_line import parse_settings, run_command
 from trainer.journal import read_journal
 from trainer.record import read_record
+from trainer.sizes import fields_of_size
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -29,8 +30,9 @@ TINY = {
 def arguments(recordings, shared_cache):
     """Return a function from changed fields to the arguments of a run of a second."""
 
-    def build(**changes):
+    def build(*, without=(), **changes):
         fields = TINY | {"data.cache": shared_cache} | changes
+        fields = {name: value for name, value in fields.items() if name not in without}
         settings = [part for name, value in fields.items() for part in ("--set", f"{name}={value}")]
         return ["--data", str(recordings), "--size", "demo", *settings]
 
@@ -147,6 +149,18 @@ def test_with_out_it_goes_on_where_it_was(arguments, tmp_path):
     again = run(*arguments(**config_only), "--out", str(tmp_path), "--resume")
     assert again.stdout == first.stdout
     assert read_journal(tmp_path) == rows
+
+
+@pytest.mark.parametrize("family", ["waveform", "spectrogram"])
+def test_a_size_has_a_net_of_a_family_that_is_not_its_own(arguments, tmp_path, family):
+    settings = arguments(without=("model.channels", "model.blocks"), steps=1)
+    shown = run(*settings, "--set", f"model.family={family}", "--out", str(tmp_path))
+    assert shown.exit_code == 0, shown.output
+    trained = read_record(tmp_path).config.to_fields()
+    given = {name: trained[name] for name in TINY.keys() - {"model.channels", "model.blocks"}}
+    assert given == {name: TINY[name] for name in given} | {"steps": 1}
+    expected = fields_of_size("demo", {"model.family": family})["model.channels"]
+    assert trained["model.channels"] == list(expected)
 
 
 def test_a_trial_that_diverges_says_so(arguments):
