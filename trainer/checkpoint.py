@@ -8,8 +8,6 @@ is unpickled on load.
 import hashlib
 import json
 import logging
-import pickle
-import struct
 import zipfile
 from pathlib import Path
 from typing import cast
@@ -20,6 +18,7 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from trainer.journal import Row, is_row
+from trainer.unreadable import UNREADABLE
 from trainer.whole_file import replace_whole
 
 LAST = "last.pt"
@@ -40,22 +39,6 @@ _KINDS: dict[str, type | tuple[type, ...]] = {
     "interval": dict,
     "seconds": (int, float),
 }
-_UNREADABLE = (
-    OSError,
-    RuntimeError,
-    EOFError,
-    MemoryError,
-    ValueError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    AssertionError,
-    ArithmeticError,
-    struct.error,
-    pickle.UnpicklingError,
-    zipfile.BadZipFile,
-)
-"""What zipfile and torch raise at bytes that are no checkpoint."""
 
 State = dict[str, object]
 
@@ -171,7 +154,7 @@ def _load(file: Path, fingerprint: str) -> State:
     try:
         _check_sums(file)
         state = torch.load(file, map_location="cpu", weights_only=True)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise ValueError(f"checkpoint={file}; must be a whole checkpoint of unshift") from error
     if not _is_state(state):
         raise ValueError(f"checkpoint={file}; must be a checkpoint written by unshift")

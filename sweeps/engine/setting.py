@@ -29,6 +29,7 @@ from trainer.data import DataSet, open_data
 from trainer.evaluate import ValidationSet, score_do_nothing
 from trainer.fields import require
 from trainer.losses.foreign import absent_terms, pin_weights
+from trainer.losses.terms import check_foreign
 from trainer.models import build_model, count_parameters
 from trainer.sizes import default_size, fields_of_size, length_fields
 
@@ -253,6 +254,7 @@ def _shared_fields(options: SweepOptions, inputs: Inputs, size: str) -> dict[str
         usual = TrainConfig.from_fields(fields).report_every
         fields |= length_fields(options.max_steps, report_every=usual)
     loss = pin_weights(TrainConfig.from_fields(fields).loss)
+    check_foreign(loss)
     pinned = ("dac_weights_hash", "encodec_weights_hash")
     return fields | {f"loss.{name}": getattr(loss, name) for name in pinned}
 

@@ -3,6 +3,7 @@
 import dataclasses
 
 import pytest
+import torch
 from tests_support.machines import machines, options
 
 from search_spaces.lr_momentum import suggest
@@ -57,3 +58,19 @@ def test_another_family_has_its_own_shape_at_the_demos_size(resolved, family):
     base = resolved(f"model.family={family}", "model.kernel_size=5").base
     expected = fields_of_size("demo", {"model.family": family, "model.kernel_size": 5})
     assert base.model == TrainConfig.from_fields(expected).model
+
+
+@pytest.mark.parametrize("also", [["loss.dac=0.1"], []], ids=["used", "only named"])
+def test_a_file_that_does_not_hold_dac_is_refused_before_any_trial(resolved, tmp_path, also):
+    file = tmp_path / "weights.pth"
+    torch.save(torch.ones(3), file)
+    with pytest.raises(ValueError, match=rf"^loss\.dac_weights={file}; must be a file with DAC's"):
+        resolved(f"loss.dac_weights={file}", *also)
+
+
+def test_a_folder_that_does_not_hold_encodec_is_refused_before_any_trial(resolved, tmp_path):
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / name).write_bytes(b"{}")
+    named = rf"^loss\.encodec_weights={tmp_path}; must be a folder with EnCodec's"
+    with pytest.raises(ValueError, match=named):
+        resolved(f"loss.encodec_weights={tmp_path}")
