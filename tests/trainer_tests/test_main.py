@@ -163,10 +163,10 @@ def test_a_size_has_a_net_of_a_family_that_is_not_its_own(arguments, tmp_path, f
     assert trained["model.channels"] == list(expected)
 
 
-def test_a_trial_that_diverges_says_so(arguments):
-    shown = run(*arguments(**{"optimizer.lr": 1e10, "report_every": 1}))
-    assert shown.exit_code == 0
-    assert re.match(r"diverged at step 2 .* validation stft=nan at step 2$", shown.stdout)
+def test_a_trial_that_diverges_says_so_and_exits_with_3(arguments, run_to_the_end):
+    status, shown = run_to_the_end(*arguments(**{"optimizer.lr": 1e10, "report_every": 1}))
+    assert status == 3
+    assert re.match(r"diverged at step 2 .* validation stft=nan at step 2$", shown.out)
 
 
 def test_python_m_trainer_prints_one_line_and_the_rest_to_standard_error(arguments):
