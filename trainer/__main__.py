@@ -5,9 +5,9 @@ from pathlib import Path
 
 import click
 
-from trainer.command_line import parse_settings, run_command
+from trainer.command_line import OTHER_OUTCOME, parse_settings, run_command
 from trainer.config import METRIC, SAMPLE_RATE_HZ, TrainConfig
-from trainer.sizes import SIZES, default_size
+from trainer.sizes import SIZES, default_size, fields_of_size
 
 
 @click.command(context_settings={"show_default": True})
@@ -19,12 +19,16 @@ from trainer.sizes import SIZES, default_size
 def main(
     data: str, size: str | None, settings: tuple[str, ...], out: Path | None, resume: bool
 ) -> None:
-    """Train one net once, and show its validation beside do-nothing's score."""
+    """Train one net once, and show its validation beside do-nothing's score.
+
+    Exits with 0 when it came to the last step, with 3 when it diverged.
+    """
     if resume and out is None:
         raise click.UsageError("--resume needs --out, the folder that holds the checkpoint")
     chosen = size or _default_size()
-    fields = {**SIZES[chosen], "data.path": data, **parse_settings(settings)}
-    _train_and_show(TrainConfig.from_fields(fields), out, resume=resume)
+    fields = fields_of_size(chosen, {"data.path": data, **parse_settings(settings)})
+    outcome = _train_and_show(TrainConfig.from_fields(fields), out, resume=resume)
+    sys.exit(0 if outcome == "finished" else OTHER_OUTCOME)
 
 
 def _default_size() -> str:
@@ -35,7 +39,8 @@ def _default_size() -> str:
     return size
 
 
-def _train_and_show(config: TrainConfig, out: Path | None, *, resume: bool) -> None:
+def _train_and_show(config: TrainConfig, out: Path | None, *, resume: bool) -> str:
+    """Train, show how it went, and return the outcome."""
     from tqdm import tqdm
 
     from trainer.checkpoint import has_checkpoint
@@ -65,6 +70,7 @@ def _train_and_show(config: TrainConfig, out: Path | None, *, resume: bool) -> N
         f"{result.outcome} at step {result.step} ({seconds:.1f} s of audio each): "
         f"best validation {_shown(result.value)}, do nothing {do_nothing:.4f} {result.reason}"
     )
+    return result.outcome
 
 
 def _shown(value: float | None) -> str:

@@ -5,24 +5,28 @@ Each is put in place whole, and at any moment a whole checkpoint bears one of th
 is unpickled on load.
 """
 
+import hashlib
+import json
 import logging
-import pickle
-import struct
 import zipfile
 from pathlib import Path
 from typing import cast
 
 import torch
-from safetensors.torch import load_file
+from safetensors import safe_open
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from trainer.journal import Row, is_row
+from trainer.unreadable import UNREADABLE
 from trainer.whole_file import replace_whole
 
 LAST = "last.pt"
 PREVIOUS = "previous.pt"
 BEST = "best.safetensors"
+
+_SUM = "sha256"
+"""Of the best weights, beside them in their file."""
 
 _KINDS: dict[str, type | tuple[type, ...]] = {
     "step": int,
@@ -35,22 +39,6 @@ _KINDS: dict[str, type | tuple[type, ...]] = {
     "interval": dict,
     "seconds": (int, float),
 }
-_UNREADABLE = (
-    OSError,
-    RuntimeError,
-    EOFError,
-    MemoryError,
-    ValueError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    AssertionError,
-    ArithmeticError,
-    struct.error,
-    pickle.UnpicklingError,
-    zipfile.BadZipFile,
-)
-"""What zipfile and torch raise at bytes that are no checkpoint."""
 
 State = dict[str, object]
 
@@ -132,20 +120,41 @@ def forget_unused(folder: Path, *, used: Path | None) -> None:
 def save_best(folder: Path, weights: dict[str, Tensor], *, step: int) -> None:
     """Replace the weights that validated best. Raises OSError where they cannot be written."""
     tensors = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
-    content = to_safetensors(tensors, metadata={"step": str(step)})
+    metadata = {"step": str(step), _SUM: _hash_tensors(tensors)}
+    content = to_safetensors(tensors, metadata=metadata)
     replace_whole(folder / BEST, lambda file: file.write(content))
 
 
 def load_best(folder: Path) -> dict[str, Tensor]:
-    """Return the weights that validated best, on the CPU."""
-    return load_file(folder / BEST)
+    """Return the weights that validated best, on the CPU.
+
+    Raises ValueError where a bit of them is not as it was written; files of before sums were kept
+    are taken as they are. Raises OSError or SafetensorError where they cannot be read.
+    """
+    path = folder / BEST
+    with safe_open(path, "pt") as file:
+        told = (file.metadata() or {}).get(_SUM)
+        weights = {name: file.get_tensor(name) for name in file.keys()}
+    if told is not None and told != _hash_tensors(weights):
+        raise ValueError(f"weights={path}; must be as they were written: the file is damaged")
+    return weights
+
+
+def _hash_tensors(tensors: dict[str, Tensor]) -> str:
+    """Return SHA-256 over names in order, each with its type, its shape and its bytes."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        value = tensors[name]
+        digest.update(json.dumps([name, str(value.dtype), list(value.shape)]).encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _load(file: Path, fingerprint: str) -> State:
     try:
         _check_sums(file)
         state = torch.load(file, map_location="cpu", weights_only=True)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise ValueError(f"checkpoint={file}; must be a whole checkpoint of unshift") from error
     if not _is_state(state):
         raise ValueError(f"checkpoint={file}; must be a checkpoint written by unshift")

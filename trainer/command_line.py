@@ -1,4 +1,5 @@
-"""How the project's commands end: what the user can put right is one line and exit status 2."""
+"""How the project's commands end: what the user can put right is one line and exit status 2, what
+did not come out as it should is 3."""
 
 import json
 import sys
@@ -7,7 +8,7 @@ from typing import NoReturn
 
 import click
 
-WRONG_INPUT, INTERRUPTED = 2, 130
+WRONG_INPUT, OTHER_OUTCOME, INTERRUPTED = 2, 3, 130
 
 
 def run_command(

@@ -10,6 +10,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import uuid
 from collections.abc import Iterator
 from fractions import Fraction
@@ -41,6 +42,7 @@ PREPROCESSING_REVISION = 1
 """Raised whenever a file is decoded to other samples, or judged otherwise, than before."""
 
 _BLOCK_VALUES = 1 << 20
+_HASH = re.compile("[0-9a-f]{64}")
 UNKNOWN_FRAMES = 2**63 - 1
 """What libsndfile says where a file does not tell its length."""
 _SYSTEM_ERROR = 2
@@ -246,6 +248,11 @@ def _read_memo(path: Path) -> tuple[dict[str, str], dict[str, str | None]]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         hashes, verdicts = dict(content["hashes"]), dict(content["verdicts"])
-        return hashes, verdicts if content["decoder"] == _decoder() else {}
-    except (OSError, ValueError, KeyError, TypeError):
+        is_current = content["decoder"] == _decoder()
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return {}, {}
+    are_hashes = all(isinstance(h, str) and _HASH.fullmatch(h) for h in hashes.values())
+    are_reasons = all(reason is None or isinstance(reason, str) for reason in verdicts.values())
+    if not (are_hashes and are_reasons):
+        return {}, {}
+    return hashes, verdicts if is_current else {}

@@ -205,13 +205,25 @@ def _process_file(job: Job, process: Process, on_progress: Callable[[float], obj
         rate_hz = recording.samplerate
         with open_writer(job.target, like=recording) as writer:
             source = _Counted(read_blocks(recording))
-            for block in process(source.begun(), rate_hz):
+            for block in _only_finite(process(source.begun(), rate_hz)):
                 fitting = block[: source.frames - writer.written.frames]
                 writer.write(fitting)
                 on_progress(len(fitting) / rate_hz)
             missing = source.frames - writer.written.frames
             writer.write(np.zeros((missing, recording.channels), np.float32))
             return Processed(seconds=source.frames / rate_hz, notes=_notes(writer.written))
+
+
+def _only_finite(stream: Stream) -> Stream:
+    """Yield a stream's blocks. Raises UnusableRecording at one with NaN or infinite samples."""
+    while True:
+        with np.errstate(over="ignore", invalid="ignore"):  # what comes of it is looked at here
+            block = next(stream, None)
+        if block is None:
+            return
+        if not np.isfinite(block).all():
+            raise UnusableRecording("its result has NaN or infinite samples")
+        yield block
 
 
 def _notes(written: Written) -> tuple[str, ...]:

@@ -1,6 +1,30 @@
-"""The two sizes a sweep comes in, as the fields in which each differs from the defaults."""
+"""The two sizes a sweep comes in, as the fields in which each differs from the defaults, and the
+shapes that the families have there."""
 
 from collections.abc import Mapping
+
+_DEMO_SHAPES: Mapping[str, Mapping[str, object]] = {
+    "frames": {
+        "model.channels": (160,),
+        "model.blocks": (4,),
+        "model.factors": (),
+        "model.kernel_size": 7,
+    },
+    # The U-Nets are the log's, an eighth as wide with half the blocks.
+    "waveform": {
+        "model.channels": (1, 4, 8, 32, 64),
+        "model.blocks": (2, 2, 2, 2),
+        "model.factors": (8, 8, 4, 2),
+        "model.kernel_size": 41,
+    },
+    "spectrogram": {
+        "model.channels": (1, 4, 8, 16, 32),
+        "model.blocks": (1, 1, 1, 1),
+        "model.factors": (4, 2, 2, 2),
+        "model.kernel_size": 7,
+    },
+}
+"""A net of each family whose step takes two CPU cores about as long."""
 
 SIZES: Mapping[str, Mapping[str, object]] = {
     # The log's waveform U-Net and its 10,000 steps: for a GPU. The defaults are just that.
@@ -11,10 +35,7 @@ SIZES: Mapping[str, Mapping[str, object]] = {
         "data.clip_samples": 32_768,
         "data.batch_size": 4,
         "model.family": "frames",
-        "model.channels": (160,),
-        "model.blocks": (4,),
-        "model.factors": (),
-        "model.kernel_size": 7,
+        **_DEMO_SHAPES["frames"],
         "model.output": "difference",
         "optimizer.clip_norm": 1.0,
         "validation.clips": 16,
@@ -23,9 +44,21 @@ SIZES: Mapping[str, Mapping[str, object]] = {
     },
 }
 
+_SHAPES: Mapping[str, Mapping[str, Mapping[str, object]]] = {"log": {}, "demo": _DEMO_SHAPES}
+"""Of each size, the shapes that are not the family's own."""
 
 _REPORTS = 8
 """At least so many validations in a trial, however short: ASHA judges at them."""
+
+
+def fields_of_size(size: str, given: Mapping[str, object]) -> dict[str, object]:
+    """Return a size's fields with the given ones laid over them.
+
+    Where those choose another family, the shape is this family's at the size.
+    """
+    family = given.get("model.family")
+    shape = _SHAPES[size].get(family, {}) if isinstance(family, str) else {}
+    return {**SIZES[size], **shape, **given}
 
 
 def length_fields(steps: int, *, report_every: int) -> dict[str, object]:

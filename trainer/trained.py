@@ -25,7 +25,7 @@ class Trained:
     def load(self, device: torch.device) -> Net:
         """Return the net in eval mode.
 
-        Raises ValueError when the weights are damaged, or those of another net.
+        Raises ValueError when the weights are damaged, not finite, or those of another net.
         """
         path = self.folder / BEST
         net = build_model(self.record.config.model)
@@ -34,6 +34,9 @@ class Trained:
         except (OSError, SafetensorError, RuntimeError) as error:
             reason = str(error).strip().split("\n", 1)[0]
             raise ValueError(f"weights={path}; must be the record's net's: {reason}") from error
+        for name, value in net.state_dict().items():
+            if not value.isfinite().all():
+                raise ValueError(f"weights={path}; must be finite: {name} has NaN or infinities")
         return net.to(device).eval()
 
 

@@ -9,7 +9,7 @@ import click
 from sweeps.commands.options import json_option, places_options
 from sweeps.engine.places import Places, resolve_path
 from trainer.config import SAMPLE_RATE_HZ, TrainConfig
-from trainer.sizes import SIZES
+from trainer.sizes import SIZES, default_size, fields_of_size
 
 if TYPE_CHECKING:
     from trainer.description import Description
@@ -43,10 +43,12 @@ def describe(
     from trainer.description import describe as describe_config
 
     where = Places(**places)
-    fields = _fields_of_size(size) if trial is None else _recorded_fields(trial, where)
-    if data is not None:
-        fields["data.path"] = data
-    fields |= {"data.cache": str(where.root(create=True).cache)} | parse_settings(settings)
+    given: dict[str, object] = {} if data is None else {"data.path": data}
+    given |= {"data.cache": str(where.root(create=True).cache)} | parse_settings(settings)
+    if trial is None:
+        fields = fields_of_size(size or _size_of_machine(), {"data.path": "demo"} | given)
+    else:
+        fields = _recorded_fields(trial, where) | given
     if fields["data.path"] != "demo":
         path = resolve_path("data.path", str(fields["data.path"]), relative_to=Path.cwd())
         fields["data.path"] = str(path)
@@ -62,15 +64,12 @@ def _recorded_fields(trial: str, places: Places) -> dict[str, object]:
     return record.config.to_fields() | here
 
 
-def _fields_of_size(size: str | None) -> dict[str, object]:
-    if size is None:
-        import torch
+def _size_of_machine() -> str:
+    import torch
 
-        from trainer.sizes import default_size
-
-        size, reason = default_size(has_gpu=torch.cuda.is_available())
-        click.echo(f"size {size}: {reason}", err=True)
-    return {"data.path": "demo", **SIZES[size]}
+    size, reason = default_size(has_gpu=torch.cuda.is_available())
+    click.echo(f"size {size}: {reason}", err=True)
+    return size
 
 
 def _page(found: "Description") -> str:

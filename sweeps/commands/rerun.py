@@ -13,7 +13,7 @@ from click.core import ParameterSource
 from cluster.commit import commit_of
 from sweeps.commands.options import device_option, json_option, places_options
 from sweeps.engine.places import Places, resolve_path
-from trainer.command_line import INTERRUPTED
+from trainer.command_line import INTERRUPTED, OTHER_OUTCOME
 from trainer.config import METRIC
 
 if TYPE_CHECKING:
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from trainer.journal import Row
     from trainer.record import Record
     from trainer.train import TrainResult
-
-EXIT_DIFFERENT = 3
 
 
 @click.command()
@@ -66,7 +64,7 @@ def rerun(
         click.echo(_tell(found))
     for warning in found.warnings:
         click.echo(f"WARNING: {warning}", err=True)
-    sys.exit(0 if found.difference is None else EXIT_DIFFERENT)
+    sys.exit(0 if found.difference is None else OTHER_OUTCOME)
 
 
 def _train_full(
@@ -108,7 +106,7 @@ def _train_full(
         click.echo(json.dumps({**told, **vars(result), "do_nothing": do_nothing}, indent=2))
     else:
         click.echo(_tell_full(run.fingerprint, result, do_nothing, _storage_as_typed(places)))
-    return {"finished": 0, "interrupted": INTERRUPTED}.get(result.outcome, EXIT_DIFFERENT)
+    return {"finished": 0, "interrupted": INTERRUPTED}.get(result.outcome, OTHER_OUTCOME)
 
 
 def _storage_as_typed(places: Places) -> str:

@@ -30,8 +30,9 @@ from trainer.data import DataSet, open_data
 from trainer.evaluate import ValidationSet, score_do_nothing
 from trainer.fields import require
 from trainer.losses.foreign import absent_terms, pin_weights
+from trainer.losses.terms import check_foreign
 from trainer.models import build_model, count_parameters
-from trainer.sizes import SIZES, default_size, length_fields
+from trainer.sizes import default_size, fields_of_size, length_fields
 
 logger = logging.getLogger(__name__)
 
@@ -246,7 +247,7 @@ def hold_sweep(setting: Setting) -> Iterator[None]:
 
 
 def _shared_fields(options: SweepOptions, inputs: Inputs, size: str) -> dict[str, object]:
-    fields = {**SIZES[size], **_set_fields(options)}
+    fields = fields_of_size(size, _set_fields(options))
     fields["seed"] = options.seed
     fields["data.path"] = inputs.path
     fields["data.fingerprint"] = inputs.data.fingerprint
@@ -255,6 +256,7 @@ def _shared_fields(options: SweepOptions, inputs: Inputs, size: str) -> dict[str
         usual = TrainConfig.from_fields(fields).report_every
         fields |= length_fields(options.max_steps, report_every=usual)
     loss = pin_weights(TrainConfig.from_fields(fields).loss)
+    check_foreign(loss)
     pinned = ("dac_weights_hash", "encodec_weights_hash")
     return fields | {f"loss.{name}": getattr(loss, name) for name in pinned}
 

@@ -11,7 +11,7 @@ from search_spaces.log_entries import ENTRIES
 from search_spaces.research_log import annotate, at_size, entries_of, log_said, space_for
 from search_spaces.space import Shared
 from trainer.config import TrainConfig
-from trainer.sizes import SIZES
+from trainer.sizes import SIZES, fields_of_size
 
 BY_NUMBER = {entry.number: entry for entry in ENTRIES}
 each_size = pytest.mark.parametrize("size", SIZES)
@@ -98,3 +98,11 @@ def test_a_run_of_the_demos_size_is_small(entry):
         "data.batch_size",
     }
     assert {name: fields[name] for name in kept} == {name: entry.fields[name] for name in kept}
+
+
+@pytest.mark.parametrize("number", [17, 27])
+def test_the_nets_of_the_demos_size_are_those_of_its_runs(number):
+    run = at_size(BY_NUMBER[number], "demo")
+    size = fields_of_size("demo", {"model.family": run["model.family"]})
+    for name in ("channels", "blocks", "factors", "kernel_size"):
+        assert size[f"model.{name}"] == run[f"model.{name}"]

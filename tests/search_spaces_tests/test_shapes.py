@@ -12,7 +12,7 @@ from search_spaces.shapes import LIMITS, activations, fullness, multiply_adds
 from search_spaces.space import Shared
 from trainer.config import SAMPLE_RATE_HZ, TrainConfig
 from trainer.cost import multiply_adds_per_second
-from trainer.sizes import SIZES
+from trainer.sizes import SIZES, fields_of_size
 
 SHAPES = [
     {
@@ -101,3 +101,11 @@ def test_the_logs_nets_are_known_points_to_the_last_channel():
         ([1, 8, 64, 128, 256], [4, 4, 4, 4], [8, 8, 2, 2]),
         ([1, 8, 64, 256, 512], [2, 2, 3, 4], [8, 8, 4, 2]),
     ]
+
+
+@pytest.mark.parametrize("family", ["waveform", "spectrogram", "frames"])
+@pytest.mark.parametrize("size", SIZES)
+def test_the_net_that_a_size_has_of_a_family_keeps_to_the_limits(size, family):
+    fields = TrainConfig.from_fields(fields_of_size(size, {"model.family": family})).to_fields()
+    limits = LIMITS[size]
+    assert fullness(fields, limits=limits, most_parameters=limits.parameters) <= 1.0

@@ -1,5 +1,7 @@
+import hashlib
 import os
 import pickle
+import struct
 import subprocess
 import sys
 import zipfile
@@ -7,6 +9,7 @@ import zipfile
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import save_file
 
 from trainer.checkpoint import (
     BEST,
@@ -258,7 +261,7 @@ def test_the_best_weights_are_read_to_the_last_bit(tmp_path):
     assert loaded.keys() == weights.keys()
     assert all(torch.equal(loaded[name], weights[name]) for name in weights)
     with safe_open(tmp_path / BEST, "pt") as file:
-        assert file.metadata() == {"step": "7"}
+        assert file.metadata()["step"] == "7"
 
 
 def test_better_weights_take_the_place_of_the_best_whole(tmp_path):
@@ -266,3 +269,34 @@ def test_better_weights_take_the_place_of_the_best_whole(tmp_path):
         save_best(tmp_path, {"weight": torch.full((3,), value)}, step=1)
     assert load_best(tmp_path)["weight"].tolist() == [2.0] * 3
     assert [path.name for path in tmp_path.iterdir()] == [BEST]
+
+
+def best_weights():
+    return {"weight": torch.linspace(-1, 1, 12).reshape(3, 4), "scale": torch.tensor(0.5)}
+
+
+def test_the_sum_of_the_best_weights_is_over_names_types_shapes_and_bytes(tmp_path):
+    save_best(tmp_path, best_weights(), step=1)
+    digest = hashlib.sha256()
+    digest.update(b'["scale", "torch.float32", []]' + struct.pack("<f", 0.5))
+    values = best_weights()["weight"].flatten().tolist()
+    digest.update(b'["weight", "torch.float32", [3, 4]]' + struct.pack("<12f", *values))
+    with safe_open(tmp_path / BEST, "pt") as file:
+        assert file.metadata()["sha256"] == digest.hexdigest()
+
+
+@pytest.mark.parametrize("bit", [0, 7, 200, 8 * 52 - 1])  # of thirteen numbers of four bytes
+def test_best_weights_with_a_flipped_bit_are_refused_in_one_line(tmp_path, bit):
+    save_best(tmp_path, best_weights(), step=1)
+    content = bytearray((tmp_path / BEST).read_bytes())
+    content[len(content) - 1 - bit // 8] ^= 1 << bit % 8
+    (tmp_path / BEST).write_bytes(content)
+    with pytest.raises(ValueError, match=rf"^weights=.*{BEST}; must be as .* file is damaged$"):
+        load_best(tmp_path)
+
+
+def test_best_weights_of_before_sums_were_kept_are_read(tmp_path):
+    save_file(best_weights(), tmp_path / BEST, metadata={"step": "1"})
+    assert torch.equal(load_best(tmp_path)["weight"], best_weights()["weight"])
+    save_file(best_weights(), tmp_path / BEST)
+    assert torch.equal(load_best(tmp_path)["scale"], best_weights()["scale"])

@@ -97,6 +97,50 @@ def test_all_that_is_compiled_lies_in_the_cache_folder(trials, cache):
     assert {".so", ".py"} <= kept  # what was built, and what calls it
 
 
+SPECTROGRAM = """
+import copy, json, pathlib, sys
+import torch
+from torch._dynamo.utils import counters
+from trainer.compilation import compile_net
+from trainer.model_config import ModelConfig
+from trainer.models import build_model
+
+torch.set_num_threads(1)
+torch.manual_seed(0)
+shape = {"channels": (1, 4), "blocks": (1,), "factors": (8,), "kernel_size": 3}
+net = build_model(ModelConfig(family="spectrogram", **shape))
+clips = 0.1 * torch.randn(2, 4096)
+
+def train(net, forward):
+    optimizer, losses = torch.optim.AdamW(net.parameters(), lr=1e-2), []
+    for _ in range(3):
+        loss = (forward(clips) - clips).square().mean()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    return losses
+
+other = copy.deepcopy(net)
+compiled = train(net, compile_net(net, cache=pathlib.Path(sys.argv[1])))
+print(json.dumps({
+    "compiled": compiled,
+    "eager": train(other, other),
+    "graphs": counters["stats"]["unique_graphs"],
+    "breaks": len(counters["graph_break"]),
+}))
+"""
+
+
+@pytest.mark.slow
+def test_a_net_over_an_stft_is_compiled_whole_and_trains_as_it_does_uncompiled(tmp_path):
+    command = [sys.executable, "-c", SPECTROGRAM, str(tmp_path)]
+    found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert (found["graphs"], found["breaks"]) == (1, 0)
+    assert found["eager"][-1] < 0.99 * found["eager"][0]
+    assert found["compiled"] == pytest.approx(found["eager"], rel=1e-5)  # float32, another order
+
+
 def test_without_a_compiler_one_line_says_so(tmp_path):
     with (
         torch._inductor.config.patch({"cpp.cxx": (None, "no-such-compiler")}),

@@ -1,5 +1,6 @@
 """Decoded samples on disk: damaged, shared, replaced, half written."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -68,6 +69,33 @@ def test_a_damaged_cache_is_built_again(music, cache, damage):
     after = open_data(str(music), cache)
     assert after.training == before.training
     assert np.array_equal(after.samples, expected)
+
+
+MEMOS = {
+    "nested deeply": lambda memo: "[" * 200_000,
+    "cut": lambda memo: json.dumps(memo)[:-9],
+    "empty": lambda memo: "",
+    "not text": lambda memo: "\0" * 100,
+    "a list": lambda memo: json.dumps([memo]),
+    "hashes of numbers": lambda memo: json.dumps(
+        memo | {"hashes": dict.fromkeys(memo["hashes"], 1)}
+    ),
+    "no hashes": lambda memo: json.dumps(memo | {"hashes": dict.fromkeys(memo["hashes"], "ab")}),
+    "reasons of numbers": lambda memo: json.dumps(
+        memo | {"verdicts": dict.fromkeys(memo["verdicts"], 1)}
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", MEMOS.values(), ids=MEMOS.keys())
+def test_a_damaged_memo_is_made_anew(music, cache, damage):
+    before = open_data(str(music), cache)
+    memo = cache / "files.json"
+    content = json.loads(memo.read_text())
+    memo.write_text(damage(content))
+    after = open_data(str(music), cache)
+    assert (after.training, after.skipped) == (before.training, before.skipped)
+    assert json.loads(memo.read_text()) == content
 
 
 def test_a_cache_that_was_copied_is_believed_by_its_samples(music, cache, tmp_path):

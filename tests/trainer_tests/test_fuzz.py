@@ -22,6 +22,8 @@ from trainer.command_line import parse_settings
 from trainer.config import SAMPLE_RATE_HZ, TrainConfig
 from trainer.data import open_data
 from trainer.journal import Journal, is_row, read_journal
+from trainer.losses.dac import DacDistance, _build_encoder
+from trainer.losses.encodec import EncodecDistance
 from trainer.record import read_record
 from trainer.recordings import UnusableRecording, decode
 from trainer.restore import Job, Restoration, process_file
@@ -208,12 +210,109 @@ def test_a_damaged_checkpoint_is_refused_or_as_it_was(trained, scratch, change):
 
 @examples(100)
 @given(change=mutations() | st.binary(max_size=200).map(lambda b: lambda content: b))
-def test_damaged_weights_are_weights_of_the_net_or_are_refused(trained, scratch, change):
+def test_damaged_weights_are_refused_or_as_they_were(trained, scratch, change):
     shutil.copy(trained / record.FILE_NAME, scratch)
     (scratch / BEST).write_bytes(change((trained / BEST).read_bytes()))
     if not is_refused(lambda: read_trained(scratch).load(torch.device("cpu"))):
-        names = read_trained(trained).load(torch.device("cpu")).state_dict().keys()
-        assert read_trained(scratch).load(torch.device("cpu")).state_dict().keys() == names
+        expected = read_trained(trained).load(torch.device("cpu")).state_dict()
+        found = read_trained(scratch).load(torch.device("cpu")).state_dict()
+        assert found.keys() == expected.keys()
+        assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+# Weights of foreign nets.
+
+SMALL_DAC = {"encoder_dim": 2, "encoder_rates": [2, 2], "latent_dim": 8, "sample_rate": 44_100}
+KWARGS = st.fixed_dictionaries(
+    {name: st.just(value) | JSON | NUMBERS | st.lists(NUMBERS) for name, value in SMALL_DAC.items()}
+)
+
+
+@pytest.fixture(scope="module")
+def dac_file(tmp_path_factory):
+    """A file as DAC's authors save it, with a small encoder and nothing else."""
+    file = tmp_path_factory.mktemp("dac") / "weights.pth"
+    state = {f"encoder.{name}": v for name, v in _build_encoder(SMALL_DAC).state_dict().items()}
+    torch.save({"metadata": {"kwargs": SMALL_DAC}, "state_dict": state}, file)
+    assert not is_refused(DacDistance, blocks=2, features="units", weights=file)
+    return file
+
+
+@examples(100)
+@given(
+    change=mutations() | st.binary(max_size=200).map(lambda b: lambda content, head: b),
+    head=st.sampled_from([2000, None]),  # what is unpickled comes first
+)
+def test_a_damaged_file_of_dac_is_its_weights_or_is_refused(dac_file, scratch, change, head):
+    file = scratch / "weights.pth"
+    file.write_bytes(change(dac_file.read_bytes(), head=head))
+    is_refused(DacDistance, blocks=2, features="units", weights=file)
+
+
+@examples(100)
+@given(
+    kwargs=KWARGS | JSON,
+    state=st.none() | JSON | st.dictionaries(st.just("encoder.block.0.bias") | st.integers(), JSON),
+)
+def test_a_file_of_dac_with_parts_of_another_kind_is_refused(dac_file, scratch, kwargs, state):
+    saved = torch.load(dac_file, weights_only=True)
+    saved["metadata"]["kwargs"] = kwargs
+    if state is not None:
+        saved["state_dict"] = state
+    torch.save(saved, scratch / "weights.pth")
+    refused = is_refused(DacDistance, blocks=2, features="units", weights=scratch / "weights.pth")
+    assert refused or state is None
+
+
+@pytest.fixture(scope="module")
+def encodec_folder(tmp_path_factory):
+    from transformers import EncodecConfig, EncodecModel
+
+    folder = tmp_path_factory.mktemp("encodec")
+    small = {"num_filters": 2, "hidden_size": 4, "num_lstm_layers": 1, "codebook_size": 4}
+    EncodecModel(EncodecConfig(**small)).save_pretrained(folder)
+    return folder
+
+
+ENCODEC_FIELDS = st.sampled_from(
+    ["num_filters", "num_residual_layers", "upsampling_ratios", "sampling_rate", "audio_channels"]
+    + [
+        "norm_type",
+        "kernel_size",
+        "dilation_growth_rate",
+        "pad_mode",
+        "use_causal_conv",
+        "compress",
+    ]
+)
+SMALL_VALUES = (
+    st.integers(-2, 40) | st.floats() | st.text(max_size=8) | st.lists(st.integers(-2, 9))
+)
+
+
+@examples(100)
+@given(fields=st.dictionaries(ENCODEC_FIELDS, SMALL_VALUES, min_size=1, max_size=2))
+def test_a_configuration_of_encodec_with_other_values_makes_its_net_or_is_refused(
+    encodec_folder, scratch, fields
+):
+    content = json.loads((encodec_folder / "config.json").read_text())
+    shutil.copy(encodec_folder / "model.safetensors", scratch)
+    (scratch / "config.json").write_text(json.dumps(content | fields))
+    is_refused(EncodecDistance, blocks=2, features="units", weights=scratch)
+
+
+@examples(60)
+@given(
+    name=st.sampled_from(["config.json", "model.safetensors"]),
+    change=mutations() | JSON.map(lambda v: lambda content: json.dumps(v).encode()),
+)
+def test_a_damaged_folder_of_encodec_is_its_weights_or_is_refused(
+    encodec_folder, scratch, name, change
+):
+    for file in encodec_folder.iterdir():
+        content = file.read_bytes()
+        (scratch / file.name).write_bytes(change(content) if file.name == name else content)
+    is_refused(EncodecDistance, blocks=2, features="units", weights=scratch)
 
 
 # Recordings.

@@ -9,6 +9,7 @@ from trainer.__main__ import main
 from trainer.command_line import parse_settings, run_command
 from trainer.journal import read_journal
 from trainer.record import read_record
+from trainer.sizes import fields_of_size
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -29,8 +30,9 @@ TINY = {
 def arguments(recordings, shared_cache):
     """Return a function from changed fields to the arguments of a run of a second."""
 
-    def build(**changes):
+    def build(*, without=(), **changes):
         fields = TINY | {"data.cache": shared_cache} | changes
+        fields = {name: value for name, value in fields.items() if name not in without}
         settings = [part for name, value in fields.items() for part in ("--set", f"{name}={value}")]
         return ["--data", str(recordings), "--size", "demo", *settings]
 
@@ -149,10 +151,22 @@ def test_with_out_it_goes_on_where_it_was(arguments, tmp_path):
     assert read_journal(tmp_path) == rows
 
 
-def test_a_trial_that_diverges_says_so(arguments):
-    shown = run(*arguments(**{"optimizer.lr": 1e10, "report_every": 1}))
-    assert shown.exit_code == 0
-    assert re.match(r"diverged at step 2 .* validation stft=nan at step 2$", shown.stdout)
+@pytest.mark.parametrize("family", ["waveform", "spectrogram"])
+def test_a_size_has_a_net_of_a_family_that_is_not_its_own(arguments, tmp_path, family):
+    settings = arguments(without=("model.channels", "model.blocks"), steps=1)
+    shown = run(*settings, "--set", f"model.family={family}", "--out", str(tmp_path))
+    assert shown.exit_code == 0, shown.output
+    trained = read_record(tmp_path).config.to_fields()
+    given = {name: trained[name] for name in TINY.keys() - {"model.channels", "model.blocks"}}
+    assert given == {name: TINY[name] for name in given} | {"steps": 1}
+    expected = fields_of_size("demo", {"model.family": family})["model.channels"]
+    assert trained["model.channels"] == list(expected)
+
+
+def test_a_trial_that_diverges_says_so_and_exits_with_3(arguments, run_to_the_end):
+    status, shown = run_to_the_end(*arguments(**{"optimizer.lr": 1e10, "report_every": 1}))
+    assert status == 3
+    assert re.match(r"diverged at step 2 .* validation stft=nan at step 2$", shown.out)
 
 
 def test_python_m_trainer_prints_one_line_and_the_rest_to_standard_error(arguments):

@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+import typing
 
 import pytest
 import torch
@@ -21,12 +22,14 @@ from trainer.memory import (
     estimate_memory,
     measure_process,
 )
+from trainer.model_config import Family
 from trainer.models import build_model, count_parameters
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 CPU = torch.device("cpu")
 MB = 10**6
+FAMILIES = typing.get_args(Family)
 AROUND = {PROCESS, ALLOCATOR, RECORDINGS}
 STFT = f"{LOSS}: stft"
 
@@ -48,7 +51,7 @@ def count(tiny_config, **changes):
     return count_parameters(build_model(tiny_config(**changes).model))
 
 
-@pytest.mark.parametrize("family", ["waveform", "frames"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_the_peak_is_the_sum_of_its_parts_largest_first(estimate, family):
     found = estimate(model__family=family)
     sizes = list(found.parts.values())
@@ -124,7 +127,7 @@ def test_recordings_count_as_far_as_they_are_read(estimate, data):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("family", ["waveform", "frames"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_on_a_gpu_the_estimate_is_what_its_allocator_gives_out(tiny_config, data, family):
     from trainer.train import train
 
@@ -174,24 +177,38 @@ WIDE = {
 }
 
 
+GIVES_BACK = {"MALLOC_MMAP_THRESHOLD_": "131072"}
+"""glibc, told to give back what is freed: resident is what is alive."""
+
+
+def compare(config, environment):
+    """Return what another process estimates and measures: of the whole, and of tensors alone."""
+    command = [sys.executable, "-c", COMPARE, json.dumps(config.to_fields())]
+    done = subprocess.run(
+        command, env=os.environ | environment, capture_output=True, text=True, check=True
+    )
+    return json.loads(done.stdout)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", WIDE)
 def test_estimates_are_within_a_fifth_of_what_training_takes(tiny_config, kind):
     """More shapes are in tests/benchmarks/memory.py."""
     config = tiny_config(**WIDE[kind], data__clip_samples=16384, steps=2)
-
-    def compare(environment):
-        command = [sys.executable, "-c", COMPARE, json.dumps(config.to_fields())]
-        done = subprocess.run(
-            command, env=os.environ | environment, capture_output=True, text=True, check=True
-        )
-        return json.loads(done.stdout)
-
-    estimated, measured, tensors, _ = compare({})
+    estimated, measured, tensors, _ = compare(config, {})
     assert tensors > 250 * MB  # so much that the process alone is no good estimate
     assert estimated == pytest.approx(measured, rel=0.2)
-    # glibc, told to give back what is freed: resident is what is alive.
-    _, _, tensors, above = compare({"MALLOC_MMAP_THRESHOLD_": "131072"})
+    _, _, tensors, above = compare(config, GIVES_BACK)
+    assert tensors == pytest.approx(above, rel=0.2)
+
+
+@pytest.mark.slow
+def test_the_tensors_of_a_net_in_two_dimensions_are_within_a_fifth(tiny_config):
+    net = {"channels": [1, 16], "blocks": [1], "factors": [2], "family": "spectrogram"}
+    named = {f"model__{name}": value for name, value in net.items()}
+    config = tiny_config(**named, data__batch_size=16, data__clip_samples=16384, steps=2)
+    _, _, tensors, above = compare(config, GIVES_BACK)
+    assert tensors > 250 * MB
     assert tensors == pytest.approx(above, rel=0.2)
 
 

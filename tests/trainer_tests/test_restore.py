@@ -173,6 +173,28 @@ def test_a_file_that_cannot_be_used_is_refused_and_nothing_is_left(tmp_path, con
     assert [path.name for path in tmp_path.iterdir()] == ["in.wav"]
 
 
+class Overflowing(Halving):
+    """A net whose output is finite for quiet clips only."""
+
+    def forward(self, clips):
+        return clips * 1e38 * 1e3 if clips.abs().max() > 0.5 else clips
+
+
+@pytest.mark.parametrize("rate_hz", [44_100, 48_000])
+@pytest.mark.parametrize("shift", [None, 2])
+def test_a_result_that_is_not_finite_is_refused_and_nothing_is_left(tmp_path, rate_hz, shift):
+    signal = music(40_000)
+    signal[30_000:30_100] *= 3  # some pieces are written before
+    soundfile.write(tmp_path / "in.wav", signal, rate_hz)
+    restored = Restoration(net=Overflowing(), device=torch.device("cpu"), core_samples=8192)
+    process = restored if shift is None else restored.after_shift(shift)
+    job = Job(source=tmp_path / "in.wav", target=tmp_path / "out.wav")
+    expected = "^IN=.*in.wav; must be a usable recording: its result has NaN or infinite samples$"
+    with pytest.raises(ValueError, match=expected):
+        process_file(job, process, on_progress=lambda seconds: None)
+    assert [path.name for path in tmp_path.iterdir()] == ["in.wav"]
+
+
 @pytest.fixture
 def tree(tmp_path):
     """A folder with two recordings and a text."""

@@ -1,9 +1,14 @@
+import typing
+
 import pytest
 import torch
 
 from trainer.config import TrainConfig
+from trainer.model_config import Family
 from trainer.models import build_model
-from trainer.sizes import SIZES, default_size
+from trainer.sizes import SIZES, default_size, fields_of_size
+
+FAMILIES = typing.get_args(Family)
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -25,6 +30,36 @@ def test_the_demo_s_net_is_the_small_one_that_starts_as_the_identity():
     # An STFT and its inverse: a few float32 roundings of samples up to 4.
     assert torch.allclose(restored, clips, rtol=0, atol=5e-6)
     assert config.steps <= 500  # "a few hundred"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("size", SIZES)
+def test_a_size_has_a_net_of_each_family_and_is_else_the_same(size, family):
+    found = TrainConfig.from_fields(fields_of_size(size, {"model.family": family})).to_fields()
+    usual = TrainConfig.from_fields(SIZES[size]).to_fields()
+    shape = {f"model.{name}" for name in ("family", "channels", "blocks", "factors", "kernel_size")}
+    assert found["model.family"] == family
+    assert {name for name in found if found[name] != usual[name]} <= shape
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_size_has_its_own_net_where_no_other_family_is_chosen(size):
+    usual = TrainConfig.from_fields(SIZES[size])
+    for given in ({}, {"model.family": usual.model.family}):
+        assert TrainConfig.from_fields(fields_of_size(size, given)) == usual
+
+
+def test_what_is_given_wins_over_the_shape_of_a_size():
+    given = {"model.family": "waveform", "model.kernel_size": 9, "steps": 7}
+    fields = fields_of_size("demo", given)
+    assert {name: fields[name] for name in given} == given
+    assert fields["model.factors"] == (8, 8, 4, 2)
+
+
+@pytest.mark.parametrize("family", ["mlp", ["waveform"], None])
+def test_a_family_that_is_none_is_refused_as_everywhere(family):
+    with pytest.raises(ValueError, match=r"^model\.family=.*; must be one of waveform, "):
+        TrainConfig.from_fields(fields_of_size("demo", {"model.family": family}))
 
 
 @pytest.mark.parametrize(("has_gpu", "size"), [(True, "log"), (False, "demo")])

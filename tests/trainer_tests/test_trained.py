@@ -1,9 +1,11 @@
+import math
 import shutil
 
 import pytest
 import torch
 from tests_support.trained_folder import TINY, random_net, tiny_config, write_trained
 
+from trainer.checkpoint import load_best, save_best
 from trainer.trained import read_trained, restore_clips
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -31,6 +33,26 @@ def test_damaged_weights_are_refused_by_name(tmp_path, damage):
     file = tmp_path / "best.safetensors"
     file.write_bytes(damage(file.read_bytes()))
     with pytest.raises(ValueError, match=r"weights=.*best\.safetensors; must be the record's"):
+        trained.load(CPU)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_weights_that_are_not_finite_are_refused_by_name(tmp_path, value):
+    trained = write_trained(tmp_path, tiny_config("waveform"))
+    weights = load_best(tmp_path)
+    name = sorted(weights)[-1]
+    weights[name].view(-1)[-1] = value
+    save_best(tmp_path, weights, step=1)
+    expected = rf"^weights=.*best\.safetensors; must be finite: {name} has NaN or infinities$"
+    with pytest.raises(ValueError, match=expected):
+        trained.load(CPU)
+
+
+def test_weights_too_large_for_the_net_s_type_are_refused(tmp_path):
+    trained = write_trained(tmp_path, tiny_config("waveform"))
+    weights = {name: value.double() + 1e300 for name, value in load_best(tmp_path).items()}
+    save_best(tmp_path, weights, step=1)
+    with pytest.raises(ValueError, match=r"^weights=.*best\.safetensors; must be finite: "):
         trained.load(CPU)
 
 

@@ -16,9 +16,10 @@ from torch.nn import functional as F
 
 from trainer.config import SAMPLE_RATE_HZ
 from trainer.losses.foreign import NetAbsent, find_cdpam
-from trainer.losses.frozen import FrozenConv1d
+from trainer.losses.frozen import FrozenConv1d, check_shapes
 from trainer.losses.old_pickle import load_tensors
 from trainer.losses.shapes import check_pair
+from trainer.unreadable import UNREADABLE
 
 RATE_HZ = SAMPLE_RATE_HZ // 2
 """The rate that the net was trained at."""
@@ -105,10 +106,20 @@ def cdpam_distance(
 
 @functools.cache
 def load_cdpam(file: Path, device: torch.device) -> CdpamDistance:
-    """Return the net with the package's weights; read and converted once."""
-    saved = load_tensors(file)
-    assert isinstance(saved, dict)
-    return CdpamDistance(saved["state"]).to(device)
+    """Return the net with the package's weights; read and converted once.
+
+    Raises ValueError where the file is not one with CDPAM's weights.
+    """
+    try:
+        saved = load_tensors(file)
+        assert isinstance(saved, dict)
+        weights = {name: saved["state"][name] for name in _draw_weights()}
+        check_shapes(_draw_weights, weights)
+        net = CdpamDistance(weights)
+    except UNREADABLE as error:
+        allowed = "the weights of the package cdpam; install it anew"
+        raise ValueError(f"cdpam={file}; must be {allowed}") from error
+    return net.to(device)
 
 
 def _fold_layer(state: _Weights, i: int) -> FrozenConv1d:

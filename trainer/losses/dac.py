@@ -4,7 +4,6 @@ Kumar et al. 2023, High-Fidelity Audio Compression with Improved RVQGAN (arXiv:2
 package `descript-audio-codec` holds the architecture; its weights are a download (foreign.py).
 """
 
-import pickle
 import typing
 import warnings
 from collections.abc import Mapping
@@ -17,8 +16,9 @@ from trainer.config import SAMPLE_RATE_HZ
 from trainer.fields import require
 from trainer.loss_config import CodecFeatures
 from trainer.losses.codec_features import Stage, StagedEncoder, relative_l1
-from trainer.losses.frozen import FrozenConv1d, FrozenSnake, Residual
+from trainer.losses.frozen import FrozenConv1d, FrozenSnake, Residual, check_shapes
 from trainer.losses.shapes import check_pair
+from trainer.unreadable import UNREADABLE
 
 _PUBLISHED: Mapping[str, object] = {
     "encoder_dim": 64,
@@ -44,8 +44,11 @@ class DacDistance(nn.Module):
         Raises ValueError where the file is not one with DAC's weights.
         """
         super().__init__()
-        encoder = _build_encoder(_PUBLISHED) if weights is None else _load_encoder(weights)
-        self._encoder = _freeze(encoder, blocks=blocks, features=features)
+        if weights is None:
+            encoder = _build_encoder(_PUBLISHED)
+            self._encoder = _freeze(encoder, blocks=blocks, features=features)
+        else:
+            self._encoder = _load(weights, blocks=blocks, features=features)
 
     def forward(self, estimate: Tensor, target: Tensor) -> Tensor:
         """Return the distance of each clip; the target's features have no gradient."""
@@ -65,27 +68,31 @@ def _build_encoder(arguments: Mapping[str, object]) -> nn.Module:
     return encoder
 
 
-def _load_encoder(file: Path) -> nn.Module:
+def _load(file: Path, *, blocks: int, features: CodecFeatures) -> StagedEncoder:
     arguments, state = _read(file)
     rate = arguments.get("sample_rate")
-    require(rate == SAMPLE_RATE_HZ, _FIELD, file, f"{_ALLOWED}, not one for {rate} Hz")
+    other = f", not one for {rate} Hz" if isinstance(rate, int) and 0 < rate < 10**9 else ""
+    require(rate == SAMPLE_RATE_HZ, _FIELD, file, _ALLOWED + other)
+    weights = {k.removeprefix(_PREFIX): v for k, v in state.items() if k.startswith(_PREFIX)}
     try:
+        check_shapes(lambda: _build_encoder(arguments).state_dict(), weights)
         encoder = _build_encoder(arguments)
-        encoder.load_state_dict(
-            {k.removeprefix(_PREFIX): v for k, v in state.items() if k.startswith(_PREFIX)}
-        )
-    except (KeyError, RuntimeError, TypeError) as error:
+        encoder.load_state_dict(weights)
+        return _freeze(encoder, blocks=blocks, features=features)
+    except UNREADABLE as error:
         reason = f"{_ALLOWED}; its encoder is another"
         raise ValueError(f"{_FIELD}={file}; must be {reason}") from error
-    return encoder
 
 
 def _read(file: Path) -> tuple[Mapping[str, object], Mapping[str, Tensor]]:
     """Return the arguments and the weights of a net, as audiotools' BaseModel.save wrote them."""
     try:
         saved = torch.load(file, map_location="cpu", weights_only=True)
-        return saved["metadata"]["kwargs"], saved["state_dict"]
-    except (EOFError, KeyError, RuntimeError, TypeError, pickle.UnpicklingError) as error:
+        arguments, state = saved["metadata"]["kwargs"], saved["state_dict"]
+        if not (isinstance(arguments, Mapping) and all(isinstance(name, str) for name in state)):
+            raise TypeError("not the kwargs and the state of a net")
+        return arguments, dict(state)
+    except UNREADABLE as error:
         raise ValueError(f"{_FIELD}={file}; must be {_ALLOWED}") from error
 
 

@@ -21,8 +21,9 @@ from trainer.config import SAMPLE_RATE_HZ
 from trainer.loss_config import CodecFeatures
 from trainer.losses.codec_features import Stage, StagedEncoder, relative_l1
 from trainer.losses.foreign import ENCODEC_CONFIG, ENCODEC_WEIGHTS
-from trainer.losses.frozen import FrozenConv1d, Residual
+from trainer.losses.frozen import FrozenConv1d, Residual, check_shapes
 from trainer.losses.shapes import check_pair
+from trainer.unreadable import UNREADABLE
 
 if typing.TYPE_CHECKING:
     from transformers import EncodecConfig
@@ -41,6 +42,8 @@ _ALLOWED = f"a folder with EnCodec's {ENCODEC_CONFIG} and {ENCODEC_WEIGHTS}"
 _PREFIX = "encoder."
 _LEAST_SCALE = 1e-3
 """-60 dBFS: quieter targets are not brought to full volume."""
+_TRIED_SAMPLES = 16_384
+"""A configuration can also say what only a first clip shows to be wrong."""
 
 
 class EncodecDistance(nn.Module):
@@ -57,12 +60,17 @@ class EncodecDistance(nn.Module):
         """Set up the encoder's first `blocks`; without a folder, facebook/encodec_48khz's with
         random weights. Raises ValueError where the folder does not hold EnCodec."""
         super().__init__()
-        config = _build_config(PUBLISHED) if weights is None else _read_config(weights)
-        encoder = _build_encoder(config, weights)
-        self._rate_hz = config.sampling_rate
-        self._channels = config.audio_channels
-        self._normalize = config.normalize
-        self._encoder = _freeze(encoder, config, blocks=blocks, features=features)
+        if weights is None:
+            config = _build_config(PUBLISHED)
+            self._set_up(config, _build_encoder(config), blocks=blocks, features=features)
+            return
+        config = _read_config(weights)
+        try:
+            encoder = _load_encoder(config, weights / ENCODEC_WEIGHTS)
+            self._set_up(config, encoder, blocks=blocks, features=features)
+            self(torch.zeros(1, _TRIED_SAMPLES), torch.zeros(1, _TRIED_SAMPLES))
+        except (*UNREADABLE, SafetensorError) as error:
+            raise ValueError(f"{_FIELD}={weights}; must be {_ALLOWED}") from error
 
     def forward(self, estimate: Tensor, target: Tensor) -> Tensor:
         """Return the distance of each clip; the target's features have no gradient."""
@@ -72,6 +80,14 @@ class EncodecDistance(nn.Module):
             scale = aim[:, :1].square().mean(2, keepdim=True).sqrt().clamp_min(_LEAST_SCALE)
             made, aim = made / scale, aim / scale
         return relative_l1(self._encoder(made), self._encoder(aim))
+
+    def _set_up(
+        self, config: "EncodecConfig", encoder: nn.Module, *, blocks: int, features: CodecFeatures
+    ) -> None:
+        self._rate_hz = config.sampling_rate
+        self._channels = config.audio_channels
+        self._normalize = config.normalize
+        self._encoder = _freeze(encoder, config, blocks=blocks, features=features)
 
     def _prepare(self, clips: Tensor) -> Tensor:
         """Return clips [clip, sample] as the model takes them, [clip, channel, sample]."""
@@ -104,7 +120,7 @@ def _read_config(folder: Path) -> "EncodecConfig":
         if fields["model_type"] != "encodec":
             raise ValueError(f"model_type={fields['model_type']}")
         return _build_config(fields)
-    except (KeyError, OSError, StrictDataclassError, TypeError, ValueError) as error:
+    except (*UNREADABLE, StrictDataclassError) as error:
         raise ValueError(f"{_FIELD}={folder}; must be {_ALLOWED}") from error
 
 
@@ -114,15 +130,18 @@ def _build_config(fields: Mapping[str, Any]) -> "EncodecConfig":
     return EncodecConfig(**fields)
 
 
-def _build_encoder(config: "EncodecConfig", folder: Path | None) -> nn.Module:
+def _build_encoder(config: "EncodecConfig") -> nn.Module:
     from transformers.models.encodec.modeling_encodec import EncodecEncoder
 
     encoder: nn.Module = EncodecEncoder(config)
-    if folder is not None:
-        try:
-            encoder.load_state_dict(_read_state(folder / ENCODEC_WEIGHTS))
-        except (OSError, RuntimeError, SafetensorError) as error:
-            raise ValueError(f"{_FIELD}={folder}; must be {_ALLOWED}") from error
+    return encoder
+
+
+def _load_encoder(config: "EncodecConfig", file: Path) -> nn.Module:
+    state = _read_state(file)
+    check_shapes(lambda: _build_encoder(config).state_dict(), state)
+    encoder = _build_encoder(config)
+    encoder.load_state_dict(state)
     return encoder
 
 

@@ -4,6 +4,9 @@ A loss looks at clips through such a net, so gradients go through it, never into
 input of every convolution nevertheless, which only a gradient of the weights would need.
 """
 
+import warnings
+from collections.abc import Callable, Mapping
+
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
@@ -106,6 +109,19 @@ class _Conv1d(torch.autograd.Function):
             dilation=dilation,
         )
         return of_x, None, None, None
+
+
+def check_shapes(build: Callable[[], Mapping[str, Tensor]], weights: Mapping[str, Tensor]) -> None:
+    """Raise ValueError unless weights have the names and shapes of those that `build` returns.
+
+    Those are built without values: what a file says of a net's size may be more than there is
+    memory for, and the weights in it are not.
+    """
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of layers that would have no weights
+        expected = {name: value.shape for name, value in build().items()}
+    if {name: value.shape for name, value in weights.items()} != expected:
+        raise ValueError("the weights are those of another net")
 
 
 def _frozen(values: Tensor) -> nn.Parameter:

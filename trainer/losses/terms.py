@@ -3,13 +3,14 @@
 How they are weighed and added up is in mix.py.
 """
 
+import dataclasses
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from trainer.loss_config import CRITIC_TERMS, LossConfig
+from trainer.loss_config import CRITIC_TERMS, FOREIGN_TERMS, LossConfig
 from trainer.losses import foreign
 from trainer.losses.cdpam import CdpamDistance, load_cdpam
 from trainer.losses.critic import Critic
@@ -65,6 +66,20 @@ def build_terms(
     if any(name in config.weights for name in CRITIC_TERMS):
         groups.append(Critic(config, device))
     return groups
+
+
+def check_foreign(config: LossConfig) -> None:
+    """Read the weights of every foreign net that a loss has or names, before anything is begun.
+
+    Raises ValueError where they are not its own; of those that are missing others tell.
+    """
+    named = {"dac": config.dac_weights, "encodec": config.encodec_weights}
+    absent = foreign.absent_terms(config)
+    for name in FOREIGN_TERMS:
+        is_used = name in config.weights or named.get(name) is not None
+        if is_used and name not in absent:
+            with_term = dataclasses.replace(config, **{name: config.weights.get(name, 0.0)})  # type: ignore[arg-type]
+            _build_distance(name, with_term, torch.device("cpu"), with_weights=True)
 
 
 def foreign_parameters(groups: Iterable[TermGroup]) -> dict[str, int]:

@@ -9,7 +9,7 @@ import pytest
 from tests_support.trained_folder import tiny_config, write_trained
 
 from trainer.config import TrainConfig
-from trainer.sizes import SIZES
+from trainer.sizes import SIZES, fields_of_size
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -73,6 +73,16 @@ def test_time_measures(describe, small):
     told = json.loads(out)
     assert told["seconds_per_step"] > 0
     assert told["measured_peak_memory_bytes"] > 400e6  # torch alone
+
+
+@pytest.mark.parametrize("family", ["waveform", "spectrogram"])
+def test_another_family_has_its_own_shape_at_the_demos_size(describe, small, family):
+    settings = [part for part in small if not str(part).startswith("--set=model.")]
+    status, out, _ = describe(*settings, f"--set=model.family={family}", "--json")
+    config = TrainConfig.from_fields(fields_of_size("demo", {"model.family": family}))
+    assert status == 0
+    told = {name: value for name, value in json.loads(out)["config"].items() if "model." in name}
+    assert told == {name: v for name, v in config.to_fields().items() if "model." in name}
 
 
 def test_without_a_size_it_says_which_it_took(describe, small):

@@ -5,6 +5,8 @@ import pytest
 import soundfile
 from tests_support.trained_folder import tiny_config, write_trained
 
+from trainer.checkpoint import load_best, save_best
+
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
@@ -129,3 +131,38 @@ def test_weights_of_another_net_are_refused_by_name(run, trial, music, tmp_path)
     status, _, err = run("restore", "--trial", trial, music / "a.wav", tmp_path / "out.wav")
     assert status == 2
     assert f"weights={folder / 'best.safetensors'}; must be" in err
+
+
+def change_weights(folder, change):
+    weights = load_best(folder)
+    save_best(folder, {name: change(value) for name, value in weights.items()}, step=1)
+
+
+def test_weights_that_are_not_finite_are_refused_and_nothing_is_written(
+    run, trial, music, tmp_path
+):
+    folder = tmp_path / "home" / "trials" / trial
+    change_weights(folder, lambda value: value * float("nan"))
+    status, out, err = run("restore", "--trial", trial, music, tmp_path / "out")
+    assert (status, out) == (2, "")
+    assert err.startswith(f"Error: weights={folder / 'best.safetensors'}; must be finite: ")
+    assert len(err.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_recording_whose_result_overflows_is_named_and_the_others_are_restored(
+    run, trial, music, tmp_path
+):
+    def enlarge(value):  # with no bias, silence stays silence
+        return value * 1e20 if value.dim() > 1 else 0 * value
+
+    change_weights(tmp_path / "home" / "trials" / trial, enlarge)
+    loud, silence = np.full((5000, 1), 0.5), np.zeros((5000, 1))
+    soundfile.write(music / "a.wav", loud, 44_100)
+    soundfile.write(music / "sub" / "b.flac", silence, 44_100)
+    status, _, err = run("restore", "--trial", trial, music, tmp_path / "out")
+    assert status == 2
+    (line,) = [line for line in err.splitlines() if "ERROR" in line]
+    assert f"IN={music / 'a.wav'}; must be a usable recording: its result has NaN" in line
+    assert "Warning" not in err
+    assert [path.name for path in (tmp_path / "out").rglob("*.*")] == ["b.flac"]

@@ -16,6 +16,7 @@ from sweeps.engine.published import publish_best
 from sweeps.engine.recorded import find_record, find_trained
 from sweeps.engine.store import open_optuna, open_study
 from sweeps.engine.sync import deliver
+from trainer.checkpoint import load_best, save_best
 from trainer.trained import read_trained, restore_clips
 
 SETTING = "0123abcd"
@@ -209,11 +210,17 @@ def test_a_store_that_is_down_costs_one_warning_and_is_made_up_for(sweep, caplog
 
 
 @in_a_folder
-@pytest.mark.parametrize("content", [None, b"damaged"])
-def test_weights_that_are_missing_or_damaged_make_no_model(sweep, caplog, content):
-    file = sweep.root.trial_folder(sweep.add_trial(1.2)) / "best.safetensors"
+@pytest.mark.parametrize("fault", ["missing", "damaged", "infinite"])
+def test_weights_that_are_missing_damaged_or_infinite_make_no_model(sweep, caplog, fault):
+    folder = sweep.root.trial_folder(sweep.add_trial(1.2))
+    file = folder / "best.safetensors"
     sweep.track()
-    file.unlink() if content is None else file.write_bytes(content)
+    weights = {name: value / 0 for name, value in load_best(folder).items()}
+    file.write_bytes(b"damaged")
+    if fault == "missing":
+        file.unlink()
+    elif fault == "infinite":
+        save_best(folder, weights, step=1)
     sweep.publish()
     assert f"weights={file}; must" in caplog.text
     assert sweep.models() == []

@@ -1,4 +1,5 @@
 import importlib.util
+import re
 from pathlib import Path
 
 import numpy as np
@@ -7,10 +8,18 @@ import torch
 from torch.nn import functional as F
 
 from trainer.config import SAMPLE_RATE_HZ
-from trainer.losses.cdpam import MAX_SEGMENTS, RATE_HZ, SEGMENT_SAMPLES, cdpam_distance, load_cdpam
+from trainer.losses.cdpam import (
+    MAX_SEGMENTS,
+    RATE_HZ,
+    SEGMENT_SAMPLES,
+    _draw_weights,
+    cdpam_distance,
+    load_cdpam,
+)
 from trainer.losses.foreign import find_cdpam
 from trainer.losses.old_pickle import load_tensors
 
+FIRST = "base_encoder.encoder.0.weight"
 PACKAGE = importlib.util.find_spec("cdpam")
 needs_cdpam = pytest.mark.skipif(PACKAGE is None, reason="needs the extra cdpam")
 
@@ -89,3 +98,22 @@ def test_the_term_is_the_metric_of_each_clip():
 
 def test_a_minute_is_all_that_is_looked_at():
     assert MAX_SEGMENTS * SEGMENT_SAMPLES == 60 * SAMPLE_RATE_HZ
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda file: file.write_bytes(b"no weights"),
+        lambda file: torch.save(torch.ones(3), file),
+        lambda file: torch.save({"state": [1]}, file),
+        lambda file: torch.save({"state": {}}, file),
+        lambda file: torch.save({"state": _draw_weights() | {FIRST: torch.ones(2)}}, file),
+    ],
+    ids=["text", "a tensor", "a list", "nothing", "another shape"],
+)
+def test_another_file_is_refused_in_a_line(tmp_path, damage):
+    file = tmp_path / "weights.pth"
+    damage(file)
+    expected = f"^cdpam={re.escape(str(file))}; must be the weights of the package cdpam; .*anew$"
+    with pytest.raises(ValueError, match=expected):
+        load_cdpam(file, torch.device("cpu"))

@@ -14,6 +14,7 @@ from trainer.losses.dac import DacDistance
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 GB = 10**9
+STEM = "encoder.block.0.bias"
 
 
 def build_dac(**changes):
@@ -98,9 +99,22 @@ def test_all_blocks_on_four_clips_of_the_log_need_less_than_four_gigabytes(featu
         lambda file: torch.save(build_dac, file),
         lambda file: build_dac(sample_rate=24_000).save(file, package=False),
         lambda file: _change(file, lambda saved: saved["state_dict"].popitem(last=False)),
-        lambda file: _change(file, lambda saved: saved["metadata"]["kwargs"].update(encoder_dim=4)),
+        lambda file: _change_kwargs(file, encoder_dim=4),
+        lambda file: _change_kwargs(file, encoder_dim=10**12),
+        lambda file: _change_kwargs(file, encoder_rates=[2, 4]),
+        lambda file: _change_kwargs(file, sample_rate="44100\nHz"),
+        lambda file: torch.save(torch.ones(3), file),
+        lambda file: file.write_bytes(b"\x80\x02."),
+        lambda file: _change(file, lambda saved: saved["metadata"].update(kwargs=[44_100])),
+        lambda file: _change(file, lambda saved: saved.update(state_dict=[1, 2])),
+        lambda file: _change(file, lambda saved: saved.update(state_dict={1: torch.ones(1)})),
+        lambda file: _change(file, lambda saved: saved["state_dict"].update({STEM: "bias"})),
     ],
-    ids=["text", "cut", "no kwargs", "list", "code", "other rate", "no stem", "other width"],
+    ids=[
+        *("text", "cut", "no kwargs", "list", "code", "other rate", "no stem"),
+        *("other width", "too wide", "less deep", "rate of two lines", "a tensor"),
+        *("an empty pickle", "kwargs a list", "state a list", "names of numbers", "a text"),
+    ],
 )
 def test_another_file_is_refused_in_a_line(weights, tmp_path, damage):
     file = tmp_path / "weights.pth"
@@ -109,6 +123,18 @@ def test_another_file_is_refused_in_a_line(weights, tmp_path, damage):
     expected = f"^loss.dac_weights={re.escape(str(file))}; must be a file with DAC's weights.*$"
     with pytest.raises(ValueError, match=expected):
         DacDistance(blocks=1, features="units", weights=file)
+
+
+def test_more_blocks_than_a_file_s_encoder_has_are_refused_in_a_line(tmp_path):
+    file = tmp_path / "weights.pth"
+    build_dac(encoder_rates=[2, 4], decoder_rates=[4, 2]).save(file, package=False)
+    DacDistance(blocks=2, features="units", weights=file)
+    with pytest.raises(ValueError, match=r"^loss\.dac_weights=.*; its encoder is another$"):
+        DacDistance(blocks=3, features="units", weights=file)
+
+
+def _change_kwargs(file, **changes):
+    _change(file, lambda saved: saved["metadata"]["kwargs"].update(changes))
 
 
 def _change(file, change):

@@ -102,6 +102,9 @@ def test_weight_norm_by_its_old_name_is_read(encodec, folder, tmp_path):
         ("config.json", json.dumps({"model_type": "dac"}).encode()),
         ("config.json", json.dumps({"model_type": "encodec", "num_filters": "x"}).encode()),
         ("config.json", json.dumps({"model_type": "encodec", "num_filters": 6}).encode()),
+        ("config.json", b"[" * 200_000),
+        ("config.json", b"[1]"),
+        ("config.json", b"\xff"),
         ("model.safetensors", b"no weights"),
     ],
 )
@@ -112,3 +115,24 @@ def test_another_folder_is_refused_in_a_line(folder, tmp_path, name, content):
     expected = f"^loss.encodec_weights={re.escape(str(tmp_path))}; must be a folder with EnCodec's"
     with pytest.raises(ValueError, match=expected):
         EncodecDistance(blocks=1, features="units", weights=tmp_path)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"num_filters": 10**9},
+        {"num_filters": 0},
+        {"upsampling_ratios": []},
+        {"sampling_rate": 0},
+        {"pad_mode": "twice"},
+        {"norm_type": "none"},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_a_configuration_of_no_such_net_is_refused_in_a_line(folder, tmp_path, changes):
+    fields = json.loads((folder / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(fields | changes))
+    (tmp_path / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
+    expected = f"^loss.encodec_weights={re.escape(str(tmp_path))}; must be a folder with EnCodec's"
+    with pytest.raises(ValueError, match=expected):
+        EncodecDistance(blocks=1, features="blocks", weights=tmp_path)
