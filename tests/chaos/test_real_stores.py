@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+import sqlalchemy
 from filelock import Timeout
 from tests_support.driven_sweep import DrivenSweep, assert_nothing_lost_or_doubled, wait_until
 from tests_support.stores import give_home
@@ -113,6 +114,16 @@ def test_who_has_lost_a_name_to_another_is_asked_to_end(stores, client, monkeypa
                 assert wait_until(lambda: asked, seconds=60) == [True]
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def test_a_name_is_free_before_its_server_has_forgotten_the_connection(stores, client):
+    lock = ServerLock(stores.study_url, "lr@01234567")
+    # Its pool keeps open what is closed: as for a moment a server does.
+    lock._engine = sqlalchemy.create_engine(stores.study_url, isolation_level="AUTOCOMMIT")
+    with lock:
+        assert is_held(stores, "lr@01234567")
+    assert not is_held(stores, "lr@01234567")
+    lock._engine.dispose()
 
 
 def is_granted(lock):
