@@ -18,8 +18,8 @@ import soundfile
 from click.testing import CliRunner
 from mlflow.tracking import MlflowClient
 from tests_support.driven_sweep import TINY_TRIALS, DrivenSweep, wait_until
-from tests_support.flaky_server import free_port
 
+from cluster.free_ports import free_ports
 from cluster.job import submit
 from sweeps.__main__ import commands
 from sweeps.engine.store import open_optuna
@@ -185,7 +185,7 @@ def test_a_complete_sweep_is_not_run_again(sweep, first_output):
 
 
 def test_the_ui_answers_on_loopback_and_leaves_nothing_running(sweep, first_output):
-    port = free_port()
+    (port,) = free_ports(1)
     program = Path(sys.executable).with_name("unshift")
     command = [program, "ui", "--storage", sweep.storage, "--port", str(port)]
     ui = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)

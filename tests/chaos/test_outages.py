@@ -11,8 +11,9 @@ from mlflow.tracking import MlflowClient
 from optuna.storages import RDBStorage
 from tests_support.driven_sweep import assert_nothing_lost_or_doubled, wait_until
 from tests_support.fake_sweep import open_sweep
-from tests_support.flaky_server import SLOW_S, FlakyServer, free_port, serve_mlflow
+from tests_support.flaky_server import SLOW_S, FlakyServer, serve_mlflow
 
+from cluster.free_ports import free_ports
 from sweeps.__main__ import commands
 from sweeps.engine.outcomes import TrialRecord
 from sweeps.engine.root import Root
@@ -170,7 +171,7 @@ def test_training_never_waits_and_what_was_missed_is_delivered_once(
 
 @pytest.mark.slow
 def test_a_server_that_nobody_started_is_synced_to_when_it_comes(backend_port, tmp_path, caplog):
-    nobody = f"http://127.0.0.1:{free_port()}"
+    nobody = f"http://127.0.0.1:{free_ports(1)[0]}"
     trial = OneTrial(tmp_path, nobody, "nobody")
     trial.train(lambda reports: None)
     assert trial.tracking.close(read_records(trial.study), timeout_s=2.0) == 1
