@@ -208,6 +208,23 @@ def test_only_what_slurm_ends_goes_back_to_the_queue(
     assert not list((tmp_path / ".unshift-runs").iterdir())
 
 
+TERM_AS_THE_SWEEP_BEGINS = """
+trap '[[ $BASH_COMMAND != "sweep=\\$!" ]] || kill -TERM $$' DEBUG
+"""
+
+
+def test_a_signal_that_comes_as_the_sweep_begins_ends_it(
+    start: Callable[..., Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program(tmp_path / "venv" / "bin" / "ray", SLEEPING_RAY)
+    program(tmp_path / "venv" / "bin" / "python", SLEEPING_PYTHON)
+    (tmp_path / "first").write_text(TERM_AS_THE_SWEEP_BEGINS)
+    monkeypatch.setenv("BASH_ENV", str(tmp_path / "first"))  # what every bash reads first
+    job = start("sweep.py")
+    assert job.root.wait(timeout=240) in (7, 128 + signal.SIGTERM)  # it may not have begun to hear
+    assert job.calls[-1] == f"scontrol requeue {job.number}"
+
+
 def test_a_head_that_does_not_start_ends_the_job(start: Callable[..., Job], tmp_path: Path) -> None:
     program(tmp_path / "venv" / "bin" / "ray", "#!/bin/sh\nexit 1\n")
     job = start("sweep.py")
