@@ -72,7 +72,9 @@ class Dashboard:
         answer: HTTPResponse = self._opener.open(request, timeout=timeout_s)
         return answer
 
-    def ask(self, path: str, *, method: str = "GET", content: Any = None) -> Any:
+    def ask(
+        self, path: str, *, method: str = "GET", content: Any = None, timeout_s: float = TIMEOUT_S
+    ) -> Any:
         """Return the JSON of the answer, None where it has none.
 
         Content goes as JSON, bytes as they are. Raises ClusterFailed, in one line, unless it is a
@@ -81,8 +83,6 @@ class Dashboard:
         is_raw = content is None or isinstance(content, bytes)
         body = content if is_raw else json.dumps(content).encode()
         try:
-            # An upload of our limit, over a slow line.
-            timeout_s = 600 if isinstance(content, bytes) else TIMEOUT_S
             with self.open(path, method=method, body=body, timeout_s=timeout_s) as answer:
                 text = answer.read()
                 return json.loads(text) if text else None

@@ -20,6 +20,10 @@ INTERRUPTED = 130
 """The exit status of a job that a signal to the launcher ended."""
 STOP_TIMEOUT_S = 40.0
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
+_QUEUE_TIMEOUT_S = 90.0
+"""A head's first job waits for the agent of its node, for up to 10 s, and that one joins Ray."""
+_UPLOAD_TIMEOUT_S = 600.0
+"""For a package of our limit over a slow line."""
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +92,7 @@ def queue(
     }
     if host is not None:
         request["entrypoint_resources"] = {f"node:{host}": 0.001}
-    dashboard.ask("/api/jobs/", method="POST", content=request)
+    dashboard.ask("/api/jobs/", method="POST", content=request, timeout_s=_QUEUE_TIMEOUT_S)
 
 
 def follow(
@@ -140,7 +144,8 @@ def _upload(dashboard: Dashboard, package: Package) -> str:
     with tempfile.TemporaryFile() as file:
         package.write_to(file)
         file.seek(0)
-        dashboard.ask(f"/api/packages/gcs/{name}", method="PUT", content=file.read())
+        path, content = f"/api/packages/gcs/{name}", file.read()
+        dashboard.ask(path, method="PUT", content=content, timeout_s=_UPLOAD_TIMEOUT_S)
     return f"gcs://{name}"
 
 

@@ -6,17 +6,16 @@ Several live side by side on a machine. What is run on it is in job.py.
 import os
 import secrets
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
 import time
-from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from cluster.dashboard import Dashboard
+from cluster.free_ports import free_ports
 from cluster.processes import end_tree, signals_held, start_tree
 from cluster.ray_cli import ClusterFailed, own_environment, ray_command, tail
 
@@ -87,7 +86,7 @@ class LocalHead:
             raise self._failure(f"`ray start` ended with status {self._process.returncode}")
 
     def _start(self) -> subprocess.Popen[bytes]:
-        gcs_port, dashboard_port, client_port, metrics_port = _free_ports(4)
+        gcs_port, dashboard_port, client_port, metrics_port = free_ports(4)
         self.dashboard_url = f"http://127.0.0.1:{dashboard_port}"
         self.client_environment = self._write_token()
         command = [
@@ -130,14 +129,6 @@ class LocalHead:
         return ClusterFailed(
             f"the local Ray head failed: {reason}; the end of its log:\n{tail(log)}"
         )
-
-
-def _free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [int(each.getsockname()[1]) for each in sockets]
 
 
 def _head_environment() -> dict[str, str]:

@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Iterator
 
 import numpy as np
+import psutil
 import pytest
 import soundfile
 import torch
@@ -139,6 +140,28 @@ def local_head(planted_secrets: dict[str, str]) -> Iterator[LocalHead]:
         with LocalHead(num_cpus=2) as head:
             patch.undo()
             yield head
+
+
+@pytest.fixture
+def trial_workers(local_head):
+    """Return a function that finds the processes on the head that trials are trained in."""
+
+    def find():
+        below = psutil.Process(local_head._process.pid).children(recursive=True)
+        return [
+            process
+            for process in below
+            if _title(process).startswith("ray::ResourceTrainable")  # `.train` but between reports
+        ]
+
+    return find
+
+
+def _title(process):
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
 
 
 @pytest.fixture(scope="session")

@@ -18,8 +18,8 @@ import soundfile
 from click.testing import CliRunner
 from mlflow.tracking import MlflowClient
 from tests_support.driven_sweep import TINY_TRIALS, DrivenSweep, wait_until
-from tests_support.flaky_server import free_port
 
+from cluster.free_ports import free_ports
 from cluster.job import submit
 from sweeps.__main__ import commands
 from sweeps.engine.store import open_optuna
@@ -185,7 +185,7 @@ def test_a_complete_sweep_is_not_run_again(sweep, first_output):
 
 
 def test_the_ui_answers_on_loopback_and_leaves_nothing_running(sweep, first_output):
-    port = free_port()
+    (port,) = free_ports(1)
     program = Path(sys.executable).with_name("unshift")
     command = [program, "ui", "--storage", sweep.storage, "--port", str(port)]
     ui = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -264,30 +264,34 @@ def test_wrong_input_is_one_line_in_a_job_too(sweep):
 
 
 @pytest.mark.usefixtures("one_thread")
-def test_an_interrupted_sweep_goes_on_where_it_was(local_head, music, tmp_path):
+def test_an_interrupted_sweep_goes_on_where_it_was(local_head, trial_workers, music, tmp_path):
     sweep = DrivenSweep(
         storage=tmp_path / "root",
         recordings=music,
         environment=local_head.client_environment,
         trials=1,
-        steps=200,  # long enough to be caught in the middle
+        steps=400,  # long enough to be caught in the middle
     )
     driver = sweep.start()
     wait_until(lambda: list(sweep.storage.glob("trials/*/last.pt")), seconds=240)
+    (worker,) = trial_workers()
+    worker.suspend()  # else it might end before it hears
     driver.send_signal(signal.SIGINT)
+    wait_until(lambda: list(sweep.storage.glob("locks/*.stop")))
+    worker.resume()
     driver.wait(240)
     assert "trials that had not finished go on with the same command" in sweep.printed()
     assert "model in MLflow" not in sweep.printed()
     (journal,) = sweep.storage.glob("trials/*/metrics.jsonl")
     before = journal.read_text()
-    assert 0 < len(before.splitlines()) < 8
+    assert 0 < len(before.splitlines()) < 16
     again = sweep.run()
     assert "finished" in again
     assert "is a model in MLflow: models:/lr_momentum@best" in again
     assert "Traceback" not in again
     rows = [json.loads(line) for line in journal.read_text().splitlines()]
     assert journal.read_text().startswith(before)
-    assert [row["step"] for row in rows] == list(range(25, 201, 25))
+    assert [row["step"] for row in rows] == list(range(25, 401, 25))
     rerun = ["rerun", "best:lr_momentum", "--storage", str(sweep.storage)]
     same = CliRunner().invoke(commands, rerun)
     assert same.exit_code == 0, same.output

@@ -51,8 +51,11 @@ class ServerLock:
         self._is_over.set()
         self._keeper.join(timeout=_SECONDS_BETWEEN_LOOKS)
         if not self._keeper.is_alive():  # else it waits for a server that is away: so is the lock
-            with contextlib.suppress(SQLAlchemyError):
-                self._connection.close()
+            with contextlib.suppress(SQLAlchemyError), self._connection:
+                # Not by closing alone: it is some time later that the server forgets a connection.
+                self._connection.scalar(
+                    sqlalchemy.select(sqlalchemy.func.pg_advisory_unlock(self._key))
+                )
 
     def _take(self, timeout_s: float) -> sqlalchemy.Connection:
         connection = self._engine.connect()

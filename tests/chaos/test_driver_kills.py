@@ -1,8 +1,7 @@
 """`kill -9` of a sweep's driver, again and again, each time followed by the same command."""
 
-import contextlib
 import random
-import subprocess
+import time
 
 import pytest
 from tests_support.driven_sweep import assert_nothing_lost_or_doubled, wait_until
@@ -44,14 +43,18 @@ def _journals(sweep):
 
 
 def _kill(sweep, dice, *, in_training):
-    """Kill a driver some time after its start, or after its first report; return whether it was
-    still running."""
+    """Kill a driver some time after its start, or after its first report, but before it has printed
+    many more: a fast one would be at its end. Return whether it was still running."""
     driver = sweep.start()
-    moment_s = dice.uniform(0, 3.0 if in_training else STARTING_S)
+
+    def has_come(reports):
+        return sweep.printed().count("%") >= reports or driver.poll() is not None
+
     if in_training:
-        wait_until(lambda: "%" in sweep.printed() or driver.poll() is not None, seconds=240)
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        driver.wait(moment_s)
+        wait_until(lambda: has_come(1), seconds=240)
+    reports = 1 + dice.randint(1, 3) if in_training else 1
+    moment_s = time.monotonic() + dice.uniform(0, 3.0 if in_training else STARTING_S)
+    wait_until(lambda: has_come(reports) or time.monotonic() > moment_s)
     was_running = driver.poll() is None
     driver.kill()
     driver.wait()

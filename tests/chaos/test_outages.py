@@ -1,16 +1,19 @@
 """A real MLflow server that fails: nothing waits for it, and nothing is lost or doubled."""
 
 import logging
+import threading
 import time
 
 import pytest
+import requests
 from click.testing import CliRunner
 from mlflow.tracking import MlflowClient
 from optuna.storages import RDBStorage
-from tests_support.driven_sweep import assert_nothing_lost_or_doubled
+from tests_support.driven_sweep import assert_nothing_lost_or_doubled, wait_until
 from tests_support.fake_sweep import open_sweep
-from tests_support.flaky_server import FlakyServer, free_port, serve_mlflow
+from tests_support.flaky_server import SLOW_S, FlakyServer, serve_mlflow
 
+from cluster.free_ports import free_ports
 from sweeps.__main__ import commands
 from sweeps.engine.outcomes import TrialRecord
 from sweeps.engine.root import Root
@@ -35,6 +38,19 @@ def server(backend_port):
     flaky = FlakyServer(backend_port)
     yield flaky
     flaky.close()
+
+
+@pytest.fixture
+def callers(monkeypatch):
+    """The names of the threads that have asked a server."""
+    names, send = set(), requests.Session.send
+
+    def note_and_send(*arguments, **named):
+        names.add(threading.current_thread().name)
+        return send(*arguments, **named)
+
+    monkeypatch.setattr(requests.Session, "send", note_and_send)
+    return names
 
 
 class OneTrial:
@@ -120,22 +136,29 @@ def outages():
 
 @pytest.mark.parametrize(("when", "mode"), list(outages()))
 def test_training_never_waits_and_what_was_missed_is_delivered_once(
-    server, tmp_path, caplog, when, mode
+    server, callers, tmp_path, caplog, when, mode
 ):
     begins, ends = {"start": (0, 2), "middle": (1, 3), "end": (3, 9), "throughout": (0, 9)}[when]
     trial = OneTrial(tmp_path, server.uri, f"{mode}-{when}")
 
+    def wait_until_met():
+        wait_until(lambda: callers if mode == "slow" else "MLflow did not take" in caplog.text)
+
     def switch(reports):
-        if reports in (begins, ends):
-            server.mode = mode if reports == begins else "up"
+        if reports == begins:
+            server.mode = mode
+        if reports == ends:
+            wait_until_met()
+            server.mode = "up"
 
     trial.train(switch)
-    assert trial.waited_s < 0.01 * 0.3 * len(STEPS)
-    missing = trial.tracking.close(read_records(trial.study), timeout_s=4.0)
+    wait_until_met()
+    assert trial.waited_s < SLOW_S and callers == {"mlflow-writer"}
+    is_over = when in ("start", "middle")
+    missing = trial.tracking.close(read_records(trial.study), timeout_s=60.0 if is_over else 4.0)
+    assert missing == 0 or not is_over
     server.mode = "up"
     trial.tracking._thread.join(30)  # it would end with its process; here it finishes its call
-    if when in ("start", "middle"):
-        assert missing == 0 or mode == "slow"
     for _ in range(2):
         synced = trial.synchronize()
         assert synced.exit_code == 0, synced.output
@@ -148,7 +171,7 @@ def test_training_never_waits_and_what_was_missed_is_delivered_once(
 
 @pytest.mark.slow
 def test_a_server_that_nobody_started_is_synced_to_when_it_comes(backend_port, tmp_path, caplog):
-    nobody = f"http://127.0.0.1:{free_port()}"
+    nobody = f"http://127.0.0.1:{free_ports(1)[0]}"
     trial = OneTrial(tmp_path, nobody, "nobody")
     trial.train(lambda reports: None)
     assert trial.tracking.close(read_records(trial.study), timeout_s=2.0) == 1

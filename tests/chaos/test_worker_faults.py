@@ -91,7 +91,7 @@ def test_a_worker_asked_to_end_writes_its_checkpoint_and_the_trial_resumes(drive
     (trial,) = sweep.leaderboard()
     assert trial["outcome"] == "interrupted"
     before = sweep.journal(trial["fingerprint"])
-    assert 0 < len(before) < 8
+    assert 0 < len(before) < 16
     assert "finished" in sweep.run()
     assert sweep.journal(trial["fingerprint"])[: len(before)] == before
     assert sweep.leaderboard()[0]["restarts"] == 0

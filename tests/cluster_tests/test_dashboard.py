@@ -4,10 +4,14 @@ import http.server
 import json
 import threading
 from collections.abc import Iterator
+from http.client import HTTPResponse
+from typing import Any
 
 import pytest
+from ray.dashboard.consts import WAIT_AVAILABLE_AGENT_TIMEOUT
 
 from cluster.dashboard import Dashboard
+from cluster.job import queue
 from cluster.job_log import JobOutput, StreamLog
 from cluster.ray_cli import ClusterFailed
 
@@ -35,6 +39,10 @@ class Head(http.server.BaseHTTPRequestHandler):
         else:
             content = {"driver_node_id": "n", "status": "RUNNING", "seen": dict(self.headers)}
             self.wfile.write(json.dumps(content).encode())
+
+    def do_POST(self) -> None:
+        self.send_response(200)
+        self.end_headers()
 
     def log_message(self, *_: object) -> None:
         """Say nothing."""
@@ -65,6 +73,20 @@ def test_the_token_goes_to_the_head_and_not_to_where_that_redirects(head: Dashbo
     assert head.ask("/api/version")["seen"]["Authorization"] == "Bearer secret"
     with pytest.raises(ClusterFailed, match="answers with 302"):
         head.ask("/away")
+
+
+def test_a_job_is_queued_with_more_patience_than_rays_own(
+    head: Dashboard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given, open_it = [], head.open
+
+    def note_and_open(path: str, *, timeout_s: float, **more: Any) -> HTTPResponse:
+        given.append(timeout_s)
+        return open_it(path, timeout_s=timeout_s, **more)
+
+    monkeypatch.setattr(head, "open", note_and_open)
+    queue(head, "j-01234567", ["python", "x.py"])
+    assert given[0] > WAIT_AVAILABLE_AGENT_TIMEOUT + 60  # and the agent joins Ray meanwhile
 
 
 @pytest.mark.parametrize("url", ["127.0.0.1:6379", "auto", "ray://h:10001", "http://", "file:///x"])

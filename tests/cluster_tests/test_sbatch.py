@@ -16,6 +16,7 @@ import pytest
 from tests_support.cluster_files import SBATCH
 from tests_support.local_nodes import variables
 
+from cluster.free_ports import free_ports
 from cluster.processes import end_tree, start_tree
 
 # A step: its options are Slurm's, the rest is run. On the other node, which is this machine
@@ -31,7 +32,7 @@ command=()
 for word; do
     if [[ -n $other ]]; then
         [[ $word == --temp-dir=* ]] && word+=-other
-        [[ $word == --*-port=?* && $word != *=0 ]] && word=${word%=*}=$((${word#*=} - 8000))
+        [[ $word == --*-port=?* && $word != *=0 ]] && word=${word%=*}=$((${word#*=} - 12000))
     fi
     command+=("$word")
     [[ $1 == rm && $word == /tmp/* ]] && command+=("$word-other")
@@ -89,7 +90,8 @@ class Job:
 
     def __init__(self, folder: Path, *arguments: str, nodes: int, address: str) -> None:
         self.folder = folder
-        self.number = 100_000 + os.getpid() % 2000
+        # By which it gets the ten ports from 20000 + 10 * (number % 1200) on: these are free.
+        self.number = 100_800 + (free_ports(20)[10] - 20_000) // 10
         program(folder / "bin" / "srun", SRUN)
         program(folder / "bin" / "scontrol", SCONTROL)
         env = variables(
@@ -204,6 +206,23 @@ def test_only_what_slurm_ends_goes_back_to_the_queue(
     assert job.root.wait(timeout=240) == status
     assert (f"scontrol requeue {job.number}" in job.calls) is is_requeued
     assert not list((tmp_path / ".unshift-runs").iterdir())
+
+
+TERM_AS_THE_SWEEP_BEGINS = """
+trap '[[ $BASH_COMMAND != "sweep=\\$!" ]] || kill -TERM $$' DEBUG
+"""
+
+
+def test_a_signal_that_comes_as_the_sweep_begins_ends_it(
+    start: Callable[..., Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program(tmp_path / "venv" / "bin" / "ray", SLEEPING_RAY)
+    program(tmp_path / "venv" / "bin" / "python", SLEEPING_PYTHON)
+    (tmp_path / "first").write_text(TERM_AS_THE_SWEEP_BEGINS)
+    monkeypatch.setenv("BASH_ENV", str(tmp_path / "first"))  # what every bash reads first
+    job = start("sweep.py")
+    assert job.root.wait(timeout=240) in (7, 128 + signal.SIGTERM)  # it may not have begun to hear
+    assert job.calls[-1] == f"scontrol requeue {job.number}"
 
 
 def test_a_head_that_does_not_start_ends_the_job(start: Callable[..., Job], tmp_path: Path) -> None:

@@ -18,7 +18,9 @@ import grpc
 import pytest
 from ray.autoscaler._private.util import with_head_node_ip
 from tests_support.cluster_files import CLUSTER, read_compose, read_manifests, read_ray_up
-from tests_support.local_nodes import Node, free_ports, knock, make_secrets, replaced, variables
+from tests_support.local_nodes import Node, knock, make_secrets, replaced, variables
+
+from cluster.free_ports import free_ports
 
 pytestmark = pytest.mark.slow
 

@@ -1,7 +1,8 @@
 """A sweep on a GPU that only Ray believes in: what memory it has, and what trials take, is told.
 
 At their first reports two trials wait for each other: they share the GPU, or come to no end. One
-of them outgrows its share at its third report; another runs out of memory at its third, once.
+of them outgrows its share at its third report, and the other waits at its fourth until that one is
+back with more: the third trial begins when that is known. It runs out of memory at its third, once.
 """
 
 import os
@@ -33,19 +34,26 @@ def read_peak(row):
     told = f"{os.environ.get('OMP_NUM_THREADS')} {torch.get_num_threads()}\n"
     (meeting / f"threads-{rate:g}").write_text(told)
     if number == 1 and rate in (FIRST, HUNGRY):
-        wait_for(FIRST, HUNGRY)
+        wait_for(FIRST, HUNGRY, readings=1)
+    if number == 4 and rate == FIRST:
+        wait_for(HUNGRY, readings=4)
     if rate == UNLUCKY and number == 3 and not (meeting / "has run out").exists():
         (meeting / "has run out").touch()
         raise torch.OutOfMemoryError("CUDA out of memory")
     return CONTEXT_BYTES if rate == HUNGRY and number >= 3 else CONTEXT_BYTES // 10
 
 
-def wait_for(*rates):
-    for _ in range(600):
-        if all((meeting / f"readings-{rate:g}").exists() for rate in rates):
+def wait_for(*rates, readings):
+    for _ in range(2400):
+        if all(count_readings(rate) >= readings for rate in rates):
             return
         time.sleep(0.1)
-    raise TimeoutError("the other trial has not begun: the GPU is not shared")
+    raise TimeoutError("the other trial has not come as far: the GPU is not shared")
+
+
+def count_readings(rate):
+    file = meeting / f"readings-{rate:g}"
+    return len(file.read_text().split()) if file.exists() else 0
 
 
 SWEEP = Sweep(

@@ -7,6 +7,8 @@ import torch
 
 from trainer.compilation import compile_net
 
+pytestmark = pytest.mark.timeout(900)  # a compiler on a loaded machine takes minutes
+
 TRIAL = """
 import hashlib, json, pathlib, sys
 import torch

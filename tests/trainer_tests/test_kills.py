@@ -35,12 +35,22 @@ def start(command):
     )
 
 
-def wait_for_a_checkpoint(process, file):
-    """Wait until it is another one than now."""
-    before = file.stat().st_mtime_ns if file.exists() else None
-    while (file.stat().st_mtime_ns if file.exists() else None) == before:
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.005)
+def wait_for_checkpoints(process, file, *, count, seconds=float("inf")):
+    """Wait until it has become another one so many times, or for so many seconds."""
+    deadline = time.monotonic() + seconds
+    for _ in range(count):
+        before = written_at(file)
+        while written_at(file) in (None, before) and time.monotonic() < deadline:
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.005)
+
+
+def written_at(file):
+    """Return when a file was written, None while there is none."""
+    try:
+        return file.stat().st_mtime_ns
+    except FileNotFoundError:
+        return None
 
 
 def last_checkpoint(out):
@@ -52,14 +62,14 @@ def last_checkpoint(out):
 def kill_again_and_again(command, out, *, times):
     """Return for each kill how many steps that had been reported are trained again."""
     moments, again = random.Random(0), []
-    step = 0
+    step, last = 0, out / "last.pt"
     for kill in range(times):
         process = start(command)
         if kill % 5 == 4:  # anywhere, while it starts too
-            time.sleep(moments.uniform(0.5, 5))
+            wait_for_checkpoints(process, last, count=1, seconds=moments.uniform(0.5, 5))
         else:
-            wait_for_a_checkpoint(process, out / "last.pt")
-            time.sleep(moments.uniform(0, 0.2))
+            wait_for_checkpoints(process, last, count=1)
+            wait_for_checkpoints(process, last, count=3, seconds=moments.uniform(0, 0.2))
         assert process.poll() is None, process.communicate()
         process.kill()
         process.communicate()
@@ -77,7 +87,7 @@ def trained_part(rows):
 @pytest.mark.parametrize(
     ("times", "steps"),
     [
-        pytest.param(3, 60, marks=pytest.mark.slow),
+        pytest.param(3, 200, marks=pytest.mark.slow),
         pytest.param(20, 400, marks=[pytest.mark.chaos, pytest.mark.timeout(1800)]),
     ],
 )

@@ -21,8 +21,12 @@ def test_a_step_takes_its_share_of_the_time_that_all_take(tiny_config):
 
 
 def test_more_audio_takes_longer(tiny_config):
-    short, long = (time_steps(tiny_config(data__batch_size=n), steps=3) for n in (1, 16))
-    assert long.seconds_per_step > 2 * short.seconds_per_step
+    def time_of(clips):
+        return time_steps(tiny_config(data__batch_size=clips), steps=3).seconds_per_step
+
+    # In turns, and the fastest of each: what else the machine does slows either down.
+    short_s, long_s = map(min, zip(*((time_of(1), time_of(64)) for _ in range(3)), strict=True))
+    assert long_s > 2 * short_s
 
 
 def test_a_long_trial_is_timed_in_a_few_steps(tiny_config):

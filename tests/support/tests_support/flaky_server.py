@@ -2,7 +2,6 @@
 
 import contextlib
 import http.client
-import socket
 import subprocess
 import sys
 import threading
@@ -10,6 +9,7 @@ import time
 import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from cluster.free_ports import free_ports
 from cluster.processes import end_tree, start_tree
 
 SLOW_S = 2.0
@@ -78,7 +78,7 @@ class FlakyServer:
 @contextlib.contextmanager
 def serve_mlflow(folder):
     """Run a real MLflow server on a store in a folder; yield its port."""
-    port = free_port()
+    (port,) = free_ports(1)
     command = [sys.executable, "-m", "mlflow", "server", "--workers", "1"]
     command += ["--backend-store-uri", f"sqlite:///{folder / 'server.db'}"]
     command += ["--artifacts-destination", str(folder / "artifacts")]
@@ -95,13 +95,6 @@ def serve_mlflow(folder):
         end_tree(process)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(10)
-
-
-def free_port():
-    """Return a port that nobody listens on."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
 
 
 def _answers(port):

@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from typing import Self
 
 import psutil
-from tests_support.local_nodes import free_ports
+
+from cluster.free_ports import free_ports
 
 # A network for each process, of the range for trials of networks (RFC 2544): nobody's.
 _PREFIX = f"198.18.{os.getpid() % 256}"

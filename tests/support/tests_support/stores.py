@@ -17,7 +17,9 @@ from pathlib import Path
 
 import pytest
 from tests_support.cluster_files import read_compose
-from tests_support.local_nodes import Node, free_ports, knock, make_secrets, replaced, variables
+from tests_support.local_nodes import Node, knock, make_secrets, replaced, variables
+
+from cluster.free_ports import free_ports
 
 FILE = read_compose({"HOME": "/home/me"})
 SERVICES = FILE["services"]

@@ -153,14 +153,14 @@ def test_without_the_clusters_token_nothing_is_known_or_stopped(client, variable
 
 
 SLOW_TO_STOP = """
-import signal, sys, time
+import pathlib, signal, sys, time
 import ray
 
 signals = []
 ray.init(logging_level="ERROR")
-signal.signal(signal.SIGTERM, lambda *_: signals.append(time.monotonic()))
+signal.signal(signal.SIGTERM, lambda *_: signals.append(True))
 print("ready", flush=True)
-while not signals or time.monotonic() - signals[0] < 10:
+while not (signals and pathlib.Path(sys.argv[1]).exists()):
     time.sleep(0.1)
 print(len(signals), "signal", flush=True)
 """
@@ -168,17 +168,20 @@ print(len(signals), "signal", flush=True)
 
 def test_who_stops_waiting_and_stops_again_sends_no_second_signal(client, local_head, tmp_path):
     (tmp_path / "slow.py").write_text(SLOW_TO_STOP)
-    job, said = "slow-0123abcd", []
-    package = pack(tmp_path)
-    queue(local_head.dashboard, job, ["python", "slow.py"], package=package)
+    job, said, may_end = "slow-0123abcd", [], tmp_path / "may end"
+    command = ["python", "slow.py", str(may_end)]
+    queue(local_head.dashboard, job, command, package=pack(tmp_path))
     assert client.run_until("ready", "attach", job)[0] == 130
     with client.start("stop", job) as first:
         assert "is asked" in first.stderr.readline()
         first.send_signal(signal.SIGINT)
         first.communicate(timeout=240)
     assert first.returncode == 130
-    status, _, notes = client.run("stop", job)
-    assert (status, notes) == (0, f"{job} was asked before\n{job} has ended: succeeded\n")
+    with client.start("stop", job) as second:
+        assert second.stderr.readline() == f"{job} was asked before\n"
+        may_end.touch()
+        _, notes = second.communicate(timeout=240)
+    assert (second.returncode, notes) == (0, f"{job} has ended: succeeded\n")
     watch(local_head.dashboard, job, write=said.append)
     assert "".join(said).endswith("1 signal\n")
 

@@ -142,8 +142,9 @@ def test_a_storage_root_that_is_not_shared_is_told_by_others(ask, tmp_path, monk
     assert fault.startswith(f"storage={tmp_path / 'own'}; must be a folder that all machines share")
 
 
-def test_a_node_that_is_faster_than_the_drivers_waits_for_it(ask):
-    left = threading.Timer(1.0, lambda: ask(options=["--leave", "check-1"]))
+def test_a_node_that_is_faster_than_the_drivers_waits_for_it(ask, tmp_path):
+    root = str(tmp_path / "root")
+    left = threading.Timer(1.0, lambda: list(readiness._check_storage(root, ["check-1"])))
     left.start()
     assert ask(options=["--take", "check-1"]) == []
     left.join()

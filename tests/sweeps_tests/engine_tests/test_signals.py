@@ -28,13 +28,14 @@ def test_a_later_second_signal_ends_the_process():
     code = (
         "import time\n"
         "from sweeps.engine.signals import stop_on_signal\n"
-        "with stop_on_signal(lambda name: None):\n"
+        "with stop_on_signal(lambda name: print(name, flush=True)):\n"
         "    print('ready', flush=True)\n"
         "    time.sleep(60)\n"
     )
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "ready\n"
     process.send_signal(signal.SIGINT)
+    assert process.stdout.readline() == "SIGINT\n"
     time.sleep(ONE_SIGNAL_S + 0.2)
     assert process.poll() is None
     process.send_signal(signal.SIGINT)
