@@ -12,8 +12,8 @@ from ray.util.placement_group import (
 from sweeps.engine.placement import Request
 
 _SECONDS_BETWEEN_LOOKS = 2.0
-_REST_S = 30.0
-"""After something was found: a machine counts once it has told of its GPUs."""
+_REST_S = 10.0
+"""After room was found: a machine counts once it has told of its GPUs."""
 
 
 class Demand:
@@ -31,21 +31,24 @@ class Demand:
     def want(self, request: Request, count: int) -> None:
         """Let so many requests wait; with 0, none does."""
         if count == 0 or request != self._request:
-            self._drop(self._groups)
+            self._drop(keep=0)
             self._request, self._look_at_s = request, float("-inf")
         now_s = time.monotonic()
         if count == 0 or now_s < self._look_at_s:
             return
-        found = [group for group in self._groups if _has_room(group)]
-        self._look_at_s = now_s + (_REST_S if found else _SECONDS_BETWEEN_LOOKS)
-        self._drop([*found, *self._groups[count + len(found) :]])
-        while not found and len(self._groups) < count:
+        if any(_has_room(group) for group in self._groups):
+            self._drop(keep=0)  # the others would have it next
+            self._look_at_s = now_s + _REST_S
+            return
+        self._look_at_s = now_s + _SECONDS_BETWEEN_LOOKS
+        self._drop(keep=count)
+        while len(self._groups) < count:
             self._groups.append(placement_group([request.to_bundle()]))
 
-    def _drop(self, groups: list[PlacementGroup]) -> None:
-        for group in groups:
+    def _drop(self, *, keep: int) -> None:
+        for group in self._groups[keep:]:
             remove_placement_group(group)
-        self._groups = [group for group in self._groups if group not in groups]
+        del self._groups[keep:]
 
 
 def _has_room(group: PlacementGroup) -> bool:

@@ -9,7 +9,8 @@ import psutil
 import pytest
 from tests_support.driven_sweep import DrivenSweep, assert_nothing_lost_or_doubled, wait_until
 from tests_support.fake_cloud import autoscaling_head
-from tests_support.flaky_server import free_port
+
+from cluster.free_ports import free_ports
 
 MOST = 3
 
@@ -20,8 +21,8 @@ pytestmark = [pytest.mark.chaos, pytest.mark.timeout(900)]
 def cloud():
     """The variables that lead to the head; its sockets' paths must be short."""
     with tempfile.TemporaryDirectory(prefix="unshift-", dir="/tmp") as folder:
-        ports = free_port(), free_port()
-        with autoscaling_head(Path(folder), most=MOST, ports=ports, idle_minutes=0.2) as variables:
+        head = autoscaling_head(Path(folder), most=MOST, ports=free_ports(2), idle_minutes=0.2)
+        with head as variables:
             yield variables
 
 
@@ -43,6 +44,7 @@ def test_machines_come_while_trials_wait_and_go_when_none_does(cloud, recordings
         counts = [int(n) for n in re.findall(r"^machines: (\d+) \(", sweep.printed(), re.MULTILINE)]
         print(f"machines, with the head: {counts}")
         assert max(counts) == MOST + 1
+        wait_until(lambda: count_raylets(cloud) == 1, seconds=240)
         # Killed while trials wait, a sweep leaves nothing behind that keeps machines.
         sweep.trials += 6
         driver = sweep.start()
@@ -57,4 +59,6 @@ def count_raylets(cloud):
     """Return how many nodes run, the head among them."""
     folder = str(Path(cloud["RAY_AUTH_TOKEN_PATH"]).parent)
     found = psutil.process_iter(["name", "cmdline"])
-    return sum(p.info["name"] == "raylet" and folder in " ".join(p.info["cmdline"]) for p in found)
+    return sum(
+        p.info["name"] == "raylet" and folder in " ".join(p.info["cmdline"] or ()) for p in found
+    )

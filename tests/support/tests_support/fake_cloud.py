@@ -45,6 +45,7 @@ def autoscaling_head(folder, *, most, ports, idle_minutes):
             "head_node_id": FAKE_HEAD_NODE_ID,
             "launch_multiple": True,
             "disable_node_updaters": True,
+            "use_node_id_as_ip": True,  # all are on one host
         },
         "head_node_type": "ray.head.default",
         "available_node_types": {
