@@ -47,6 +47,25 @@ def test_a_pod_has_only_what_kubernetes_knows(pod: dict) -> None:
         kubernetes_validate.validate(wrong, KUBERNETES, strict=True)
 
 
+def test_the_autoscalers_container_has_only_what_kubernetes_knows() -> None:
+    """KubeRay puts these into a container of the head's pod, as they are."""
+    (cluster,) = of_kind("RayCluster").values()
+    options = cluster["spec"]["autoscalerOptions"]
+    names = ("env", "envFrom", "resources", "securityContext", "volumeMounts")
+    given = {name: options[name] for name in names if name in options}
+    assert {"resources", "securityContext"} <= given.keys()
+    container = {"name": "autoscaler", "image": "x", **given}
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x"}}
+    kubernetes_validate.validate(
+        pod | {"spec": {"containers": [container]}}, KUBERNETES, strict=True
+    )
+    container["resources"] = {"limits": {"memory": "512Mi"}, "request": {}}
+    with pytest.raises(kubernetes_validate.ValidationError, match="request"):
+        kubernetes_validate.validate(
+            pod | {"spec": {"containers": [container]}}, KUBERNETES, strict=True
+        )
+
+
 @pytest.mark.parametrize("kind", SPECS)
 def test_a_misspelt_field_of_ray_is_refused(kind: str) -> None:
     spec = next(iter(of_kind(kind).values()))["spec"] | {"rayVersions": "2.60.0"}
