@@ -12,6 +12,9 @@ from tests_support.driven_sweep import TINY_TRIALS, wait_until
 from cluster.job import queue
 from cluster.package import pack
 from cluster.remote import watch
+from sweeps.engine.store import find_study, open_optuna
+from sweeps.engine.study_records import read_records
+from trainer.checkpoint import find_usable
 from trainer.journal import read_journal
 
 ROOT = Path(__file__).parents[3]
@@ -100,8 +103,15 @@ def test_a_sweep_is_left_followed_stopped_and_gone_on_with(client, local_head, a
     again = notes.split("queued: ")[1].strip()
     assert status == 0
     wait_until(lambda: len(read_journal(folder)) > len(before), seconds=240)
-    assert client.run("stop", again)[0] == 0
-    assert read_journal(folder)[: len(before)] == before  # not from its first step
+    assert client.run("stop", "--now", again)[0] == 0  # as `ray job stop` does
+    assert states(local_head)[again] == "STOPPED"
+    rows = read_journal(folder)
+    assert rows[: len(before)] == before  # not from its first step
+    _, kept = find_usable(folder, fingerprint=folder.name)
+    assert kept == rows
+    study = open_optuna(f"sqlite:///{tmp_path / 'root' / 'optuna.db'}")
+    (record,) = read_records(find_study(study, "lr_momentum"))
+    assert (record.outcome, record.step) == ("interrupted", rows[-1]["step"])
     assert [each.name for each in (tmp_path / "root" / "trials").iterdir()] == [folder.name]
 
 
