@@ -14,6 +14,9 @@ from sweeps.engine.disk import Disk
 from sweeps.engine.placement import Machines, Request
 from sweeps.engine.study import Suggestion
 
+_MOST_WANTED = 16
+"""Of machines at once: each costs the driver some calls to Ray whenever a trial begins."""
+
 
 class Placer:
     """Places trials, takes their places back, and places those again that outgrew theirs."""
@@ -83,7 +86,7 @@ class Placer:
         what is there, nor than may run."""
         placement = self._capacity.placement
         allowed = (placement.concurrency or sys.maxsize) - len(self._placed)
-        return max(0, min(waiting, allowed, len(placement.machines.nodes)))
+        return max(0, min(waiting, allowed, len(placement.machines.nodes), _MOST_WANTED))
 
     def _has_room(self, request: Request) -> bool:
         """Return whether all placed trials together leave so much, wherever it lies."""

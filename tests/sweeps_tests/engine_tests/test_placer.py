@@ -147,6 +147,14 @@ def test_trials_that_wait_want_as_many_machines_again_at_most(root):
     assert sweep.wanted == [(1.0, n) for n in (0, 1, 0, 0, 2, 0, 1, 0)]
 
 
+def test_on_a_large_cluster_a_few_machines_are_wanted_at_a_time(root):
+    sweep = Sweep(root, new_study(), trials=500, gpu_gb=1)
+    sweep.machines = machines(*[(1, 1.0, 1, 8)] * 40)
+    while sweep.begin() is not None:
+        pass
+    assert sweep.wanted == [(1.0, 0)] * 40 + [(1.0, 16)]
+
+
 def test_a_sweep_in_which_no_trial_can_go_on_begins_no_other(root):
     sweep = Sweep(root, new_study(), trials=3)
     trial = sweep.begin()
