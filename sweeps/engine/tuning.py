@@ -4,11 +4,13 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from optuna.study import Study
 from ray import tune
 from ray.tune import Trainable
 from ray.tune.execution import class_cache
+from ray.tune.experiment import Trial
 
 from sweeps.engine.demand import Demand
 from sweeps.engine.disk import Disk
@@ -51,6 +53,22 @@ class Driver:
     tracking: Tracking
     recorder: Recorder
     searcher: StudySearcher
+
+
+class Forgetful(tune.Callback):
+    """Lets go of what Tune keeps of an ended trial: its last row, and averages of every number in
+    its reports and in its configuration."""
+
+    def on_trial_complete(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
+        """Let go. The recorder has heard of it."""
+        trial.metric_analysis.clear()
+        trial.metric_n_steps.clear()
+        kept = {name: value for name, value in trial.last_result.items() if name != "row"}
+        trial.run_metadata.last_result = kept
+
+    on_trial_error = on_trial_complete
 
 
 def run_trials(
@@ -153,7 +171,7 @@ def _tune(setting: Setting, driver: Driver, trainable: type[Trainable]) -> None:
             ),
             run_config=tune.RunConfig(
                 name="tune",
-                callbacks=[driver.recorder],
+                callbacks=[driver.recorder, Forgetful()],
                 failure_config=tune.FailureConfig(max_failures=WORKER_DEATHS_FORGIVEN),
                 verbose=0,
                 **scratch,

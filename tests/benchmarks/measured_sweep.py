@@ -12,6 +12,7 @@ from ray.tune.trainable.function_trainable import wrap_function
 from tests_support.simulated_sweep import SWEEP, open_driver, play
 from tests_support.simulated_trainer import NUMBERS, build_simulated
 
+from sweeps.engine.machines import connect
 from sweeps.engine.mlflow_runs import SweepRuns
 from sweeps.engine.outcomes import rank
 from sweeps.engine.recorder import Recorder
@@ -21,7 +22,7 @@ from sweeps.engine.stopping import SweepStopper
 from sweeps.engine.study import SweepStudy
 from sweeps.engine.study_records import read_records
 from sweeps.engine.tracking import Tracking
-from sweeps.engine.tuning import connect, run_trials
+from sweeps.engine.tuning import run_trials
 
 MARKS = (100, 1_000, 2_500, 5_000)
 """Trials ended, at which it is shown how far it came."""
@@ -76,7 +77,7 @@ def measure_ray(setting, given):
         (ExperimentAnalysis, "__init__", "Tune: looks for all results, at the end"),
     ):
         watched.clock.watch(owner, method, part)
-    with connect(SWEEP.gpu_memory):
+    with connect(SWEEP.gpu_memory, show=print) as view:
         study = setting.open_study()
         trials, step_s = setting.root.trials, given.step_s
         before_s = busy_seconds()
@@ -84,6 +85,7 @@ def measure_ray(setting, given):
         run_trials(
             setting,
             study,
+            view,
             show=lambda line: None,
             build=lambda _: wrap_function(build_simulated(trials, step_s=step_s)),
         )

@@ -1,6 +1,6 @@
 """How far a sweep's driver goes: simulated trials of a fake trainer through all its real parts.
 
-    export PYTHONPATH=tests/support
+    export PYTHONPATH=$PWD/tests/support
     python tests/benchmarks/scale.py             # study and MLflow in SQLite, without Ray
     python tests/benchmarks/scale.py --servers   # both over PostgreSQL, MLflow on its server
     python tests/benchmarks/scale.py --ray       # Ray Tune's own controller, an actor a worker

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import pytest
 from mlflow.tracking import MlflowClient
+from ray.tune.experiment import Trial
 from tests_support.driven_sweep import DrivenSweep, assert_nothing_lost_or_doubled
 from tests_support.fake_driver import SETTING, STEPS, FakeDriver, Killed
 
@@ -12,6 +13,7 @@ from sweeps.engine.mlflow_lookup import read_run
 from sweeps.engine.root import Root
 from sweeps.engine.store import hold_name
 from sweeps.engine.sync import deliver
+from sweeps.engine.tuning import Forgetful
 
 TRIALS = 7
 
@@ -135,3 +137,13 @@ def assert_told_whole(sweep, tracking_uri):
         assert text == sweep.root.read_record_text(entry["fingerprint"])
         kept = sweep.root.read_rows(entry["fingerprint"])
         assert [(r["step"], r["stft"]) for r in rows] == [(r["step"], r["stft"]) for r in kept]
+
+
+def test_of_an_ended_trial_tune_keeps_its_ending_and_no_numbers():
+    trial = Trial("never trained", stub=True)
+    trial.update_last_result({"row": {"stft": 1.0}, "ending": {"outcome": "finished"}})
+    assert trial.metric_analysis and trial.metric_n_steps
+    Forgetful().on_trial_complete(1, [trial], trial)
+    assert not trial.metric_analysis and not trial.metric_n_steps
+    assert "row" not in trial.last_result
+    assert trial.last_result["ending"] == {"outcome": "finished"}
