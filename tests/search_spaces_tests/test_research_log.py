@@ -104,5 +104,6 @@ def test_a_run_of_the_demos_size_is_small(entry):
 def test_the_nets_of_the_demos_size_are_those_of_its_runs(number):
     run = at_size(BY_NUMBER[number], "demo")
     size = fields_of_size("demo", {"model.family": run["model.family"]})
+    model = TrainConfig.from_fields(size).model
     for name in ("channels", "blocks", "factors", "kernel_size"):
-        assert size[f"model.{name}"] == run[f"model.{name}"]
+        assert getattr(model, name) == run[f"model.{name}"]

@@ -243,7 +243,7 @@ def dac_file(tmp_path_factory):
     change=mutations() | st.binary(max_size=200).map(lambda b: lambda content, head: b),
     head=st.sampled_from([2000, None]),  # what is unpickled comes first
 )
-def test_a_damaged_file_of_dac_is_its_weights_or_is_refused(dac_file, scratch, change, head):
+def test_a_damaged_file_of_dac_makes_a_net_or_is_refused(dac_file, scratch, change, head):
     file = scratch / "weights.pth"
     file.write_bytes(change(dac_file.read_bytes(), head=head))
     is_refused(DacDistance, blocks=2, features="units", weights=file)
@@ -306,7 +306,7 @@ def test_a_configuration_of_encodec_with_other_values_makes_its_net_or_is_refuse
     name=st.sampled_from(["config.json", "model.safetensors"]),
     change=mutations() | JSON.map(lambda v: lambda content: json.dumps(v).encode()),
 )
-def test_a_damaged_folder_of_encodec_is_its_weights_or_is_refused(
+def test_a_damaged_folder_of_encodec_makes_a_net_or_is_refused(
     encodec_folder, scratch, name, change
 ):
     for file in encodec_folder.iterdir():

@@ -50,10 +50,10 @@ def test_a_size_has_its_own_net_where_no_other_family_is_chosen(size):
 
 
 def test_what_is_given_wins_over_the_shape_of_a_size():
-    given = {"model.family": "waveform", "model.kernel_size": 9, "steps": 7}
+    given = {"model.family": "waveform", "model.blocks": [1, 1, 1, 1], "steps": 7}
     fields = fields_of_size("demo", given)
     assert {name: fields[name] for name in given} == given
-    assert fields["model.factors"] == (8, 8, 4, 2)
+    assert fields["model.channels"] == (1, 4, 8, 32, 64)
 
 
 @pytest.mark.parametrize("family", ["mlp", ["waveform"], None])
