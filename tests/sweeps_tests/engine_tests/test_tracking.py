@@ -128,7 +128,11 @@ def test_a_step_that_was_trained_again_is_there_once(sweep):
         (30, 9030),
     ]
     values = client.get_metric_history(run.info.run_id, "value")
-    assert [(point.step, point.value) for point in values] == [(20, 1.4), (30, 1.2), (30, 1.4)]
+    assert [(point.step, point.timestamp, point.value) for point in values] == [
+        (20, 1020, 1.4),
+        (30, 9030, 1.2),
+        (30, 9030, 1.4),
+    ]
 
 
 def test_a_second_driver_finds_the_same_parent(sweep):
