@@ -1,4 +1,5 @@
 import json
+import mmap
 import os
 import platform
 
@@ -51,9 +52,16 @@ KEPT_BY_LINUX = os.access("/proc/self/clear_refs", os.W_OK)
 SIZE = 200_000_000
 
 
+def hold():
+    """Have so many more bytes in use, of new pages: malloc may still keep old ones."""
+    pages = mmap.mmap(-1, SIZE)
+    for start in range(0, SIZE, mmap.PAGESIZE):
+        pages[start] = 1
+    return pages
+
+
 def hold_and_free():
-    """Have so many bytes in use for a moment."""
-    torch.ones(SIZE, dtype=torch.uint8)
+    hold().close()
 
 
 @pytest.mark.skipif(not KEPT_BY_LINUX, reason="Linux keeps no peak here that can begin again")
@@ -86,10 +94,10 @@ def test_elsewhere_the_peak_is_the_largest_size_sampled(tmp_path):
     before = memory.peak_bytes
     hold_and_free()
     assert memory.peak_bytes == before
-    held = torch.ones(SIZE, dtype=torch.uint8)
+    held = hold()
     memory.sample()
     largest = memory.peak_bytes
-    del held
+    held.close()
     memory.sample()
     assert largest - before == pytest.approx(SIZE, rel=0.1)
     assert memory.peak_bytes == largest

@@ -113,6 +113,7 @@ def test_what_a_trial_freed_on_its_thread_is_given_back():
         kept.append(torch.ones(10))  # on top of them, so that malloc cannot let go by itself
         assert len(tensors) == 3_000
 
+    free_memory()  # of the tests before, which could be taken again
     before = psutil.Process().memory_info().rss
     thread = threading.Thread(target=train)
     thread.start()
