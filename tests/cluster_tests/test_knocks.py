@@ -14,7 +14,7 @@ from tests_support.mini_cluster import run_cluster
 from cluster.dashboard import Dashboard
 from cluster.job import queue
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.slow
 
 LOOPBACK = ("127.", "::1", "::ffff:127.")
 

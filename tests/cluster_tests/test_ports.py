@@ -103,6 +103,6 @@ def test_the_same_calls_are_answered_with_the_token(local_head):
     address = local_head.client_environment["RAY_ADDRESS"]
     with grpc.insecure_channel(address) as channel:
         call = channel.unary_unary(method)
-        assert call(b"", timeout=10, metadata=[("authorization", f"Bearer {local_head._token}")])
+        assert call(b"", timeout=60, metadata=[("authorization", f"Bearer {local_head._token}")])
         with pytest.raises(grpc.RpcError, match="UNAUTHENTICATED"):
-            call(b"", timeout=10, metadata=[("authorization", "Bearer " + "0" * 64)])
+            call(b"", timeout=60, metadata=[("authorization", "Bearer " + "0" * 64)])

@@ -185,7 +185,7 @@ def _answer(port: int, method: str, *, token: str) -> str:
     metadata = [("authorization", f"Bearer {token}")] if token else []
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
         try:
-            channel.unary_unary(method)(b"", metadata=metadata, timeout=10)
+            channel.unary_unary(method)(b"", metadata=metadata, timeout=60)
         except grpc.RpcError as error:
             return error.code().name
     return "OK"

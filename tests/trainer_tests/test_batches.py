@@ -198,7 +198,7 @@ def test_a_prefetcher_works_ahead_by_as_many_as_told_and_no_more():
 
     with Prefetcher(make, start=0, stop=100, ahead=2) as batches:
         next(batches)
-        assert started.wait(timeout=10)
+        assert started.wait(timeout=60)
         time.sleep(0.05)
         assert made == [0, 1, 2]
 

@@ -251,7 +251,7 @@ def test_a_memo_does_not_read_a_known_file_again(tmp_path):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no named pipes in folders")
-@pytest.mark.timeout(10)
+@pytest.mark.timeout(60)
 def test_a_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe.wav")
     assert find_recordings(tmp_path) == []

@@ -1,4 +1,6 @@
 import dataclasses
+import gc
+import tracemalloc
 
 from mlflow.tracking import MlflowClient
 from tests_support.simulated_sweep import open_driver, play, simulated_setting
@@ -9,7 +11,7 @@ from trainer.config import METRIC
 
 
 def test_a_driver_without_ray_ends_every_trial_once_and_leaves_all_of_it_in_mlflow(
-    recordings, tmp_path
+    recordings, tmp_path, mlflow_tables
 ):
     """Ten simulated trials over four workers, as tests/benchmarks/scale.py plays thousands.
 
@@ -17,6 +19,8 @@ def test_a_driver_without_ray_ends_every_trial_once_and_leaves_all_of_it_in_mlfl
     """
     given = {"data": str(recordings), "size": "demo", "max_steps": 80}
     setting = simulated_setting(tmp_path, trials=10, workers=4, **given)
+    for name in ("mlflow.db", "new.db"):
+        (tmp_path / name).write_bytes(mlflow_tables.read_bytes())
     study = setting.open_study()
     driver = open_driver(setting, study)
     play(driver, setting.root.trials, workers=4)
@@ -36,6 +40,33 @@ def test_a_driver_without_ray_ends_every_trial_once_and_leaves_all_of_it_in_mlfl
     assert again.searcher.suggest("0") == "FINISHED"
     assert again.tracking.close(records, timeout_s=60.0) == 0
     assert trial_runs(elsewhere.tracking_uri).keys() == runs.keys()
+
+
+def test_a_driver_keeps_little_of_the_trials_that_ended(recordings, tmp_path, mlflow_tables):
+    """Of 900, a real one's process may keep 50 MB (tests/chaos/test_bounded_memory.py): not a row
+    of a long trial."""
+    given = {"data": str(recordings), "size": "demo", "max_steps": 20_000}
+    given["settings"] = ("report_every=10000",)
+    setting = simulated_setting(tmp_path, trials=60, workers=4, **given)
+    setting.root.tracking_file.write_bytes(mlflow_tables.read_bytes())
+    study = setting.open_study()
+    driver = open_driver(setting, study)
+    ended = []
+
+    def look():
+        if not ended and sum(trial.state.is_finished() for trial in study.get_trials()) == 20:
+            ended.append(20)
+            tracemalloc.start()
+
+    try:
+        play(driver, setting.root.trials, workers=4, on_step=look)
+        assert driver.tracking.close(read_records(study), timeout_s=60.0) == 0
+        gc.collect()
+        kept_bytes, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert ended
+    assert kept_bytes / 40 < 50e6 / 900
 
 
 def seen_at_rungs(stopper):

@@ -192,8 +192,9 @@ def test_ranks_take_their_time_unless_there_is_a_hurry(sweep, monkeypatch, is_hu
     monkeypatch.setattr(MlflowClient, "set_tag", lambda *a: (time.sleep(0.1), real(*a)))
     opened = {}
     tracking = Tracking(sweep, on_run=opened.__setitem__)
-    tracking.describe_trial(names[0], {"device": "x86"})
-    wait_until(lambda: len(opened) == len(names))
+    tracking.describe_trial(names[0], {"device": "another"})
+    wait_until(lambda: children(sweep)[names[0]].data.tags["device"] == "another")
+    assert len(opened) == len(names)
     ranked = [record(name) for name in names]
     missing = tracking.close(ranked, timeout_s=2.5, is_hurried=lambda: is_hurried)
     assert missing == is_missing

@@ -21,7 +21,7 @@ class Store:
 
     def write(self, *, fingerprint, dues):
         self.asked.append(fingerprint)
-        self.answers.acquire(timeout=10)
+        self.answers.acquire(timeout=60)
         if self.refusals:
             self.refusals -= 1
             raise ConnectionError("not now")
@@ -31,7 +31,7 @@ class Store:
         """Take the ranks."""
 
     def wait_until_asked(self, times):
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while len(self.asked) < times:
             assert time.monotonic() < deadline
             time.sleep(0.01)
@@ -77,6 +77,6 @@ def test_nothing_more_is_asked_of_a_store_once_the_time_is_over(store, writer):
     store.wait_until_asked(2)
     assert writer.close([], timeout_s=0.2) == 2
     store.answers.release(100)
-    writer._thread.join(10)
+    writer._thread.join(60)
     assert not writer._thread.is_alive()
     assert store.asked == [C, A]
