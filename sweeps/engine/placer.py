@@ -19,7 +19,7 @@ _MOST_WANTED = 16
 
 
 class Placer:
-    """Places trials, takes their places back, and places those again that outgrew theirs."""
+    """Places trials, takes their places back, and places again who outgrew or lost theirs."""
 
     def __init__(
         self,
@@ -36,25 +36,29 @@ class Placer:
         self._look = look
         self._want = want
         self._placed: dict[str, tuple[Suggestion, Request]] = {}
-        self._outgrown: deque[Suggestion] = deque()
+        self._waiting: deque[Suggestion] = deque()
 
     @property
-    def outgrown(self) -> Suggestion | None:
+    def waiting(self) -> Suggestion | None:
         """Return the trial that has waited longest to be placed again, None where none does."""
-        return self._outgrown[0] if self._outgrown else None
+        return self._waiting[0] if self._waiting else None
+
+    def is_placed(self, fingerprint: str) -> bool:
+        """Return whether a trial has its place."""
+        return fingerprint in self._placed
 
     def place(self, suggestion: Suggestion, *, behind: int = 0) -> Request | None:
         """Return what a trial may ask Ray for, None while there is no room for it, nor for so many
         that wait behind it."""
         self._capacity.placement = self._capacity.placement.on(self._look())
         request = self._capacity.request(suggestion.config)
-        is_back = suggestion is self.outgrown  # what it writes was counted when it first came
+        is_back = suggestion is self.waiting  # what it writes was counted when it first came
         has_machine = self._has_room(request)
         self._want(request, 0 if has_machine else self._count_wanted(1 + behind))
         if not has_machine or not (is_back or self._disk.has_room()):
             return None
         if is_back:
-            self._outgrown.popleft()
+            self._waiting.popleft()
         self._disk.begin(suggestion.fingerprint)
         self._placed[suggestion.fingerprint] = (suggestion, request)
         return request
@@ -76,10 +80,16 @@ class Placer:
     def outgrow(self, fingerprint: str, needed_bytes: int) -> Request:
         """Take back the place of a trial whose tensors need more, and let it wait for a larger one,
         before all others. Return what it will ask for."""
-        suggestion, _ = self._placed.pop(fingerprint)
+        suggestion = self.lose(fingerprint)
         self._capacity.needs.note_peak(suggestion.config, needed_bytes)
-        self._outgrown.append(suggestion)
         return self._capacity.request(suggestion.config)
+
+    def lose(self, fingerprint: str) -> Suggestion:
+        """Take back the place of a trial whose worker is gone, and let it wait for another, before
+        all others. Return it."""
+        suggestion, _ = self._placed.pop(fingerprint)
+        self._waiting.append(suggestion)
+        return suggestion
 
     def _count_wanted(self, waiting: int) -> int:
         """Return for how many trials machines are wanted: for no more at once than would double

@@ -6,6 +6,7 @@ error that ended it, which its searchers do not get to see.
 
 import functools
 import logging
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,6 +31,13 @@ _LOW_MEMORY = "killed due to the node running low on memory"
 """What Ray says of an actor that its memory monitor has killed."""
 _OUT_OF_MEMORY = ("OutOfMemoryError", _LOW_MEMORY)
 """In the text of an error, torch's or Ray's: any other death is a crash."""
+_MACHINE_LOST = ("its node has died", "is unavailable: The actor is temporarily unavailable")
+"""In the text of an error, Ray's: the second before the cluster has given up the machine."""
+
+WORKER_DEATHS_FORGIVEN = 3
+"""Of each trial."""
+MACHINE_LOSSES_FORGIVEN = 30
+"""Of each trial: spot machines are taken back every few hours, which is not its fault."""
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +72,7 @@ class Recorder(tune.Callback):
         self._root = root
         self._placer = placer
         self._so_far: dict[str, TrialRecord] = {}
+        self._deaths: dict[str, Counter[str]] = {}
         self.problem = ""
         """What a trial has met that all others would; empty while there is none."""
 
@@ -145,22 +154,39 @@ class Recorder(tune.Callback):
     def on_trial_recover(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
-        """Count that a trial's worker died, after which another goes on."""
-        name = trial.config["fingerprint"]
-        before = self._so_far[name]
-        self._so_far[name] = replace(before, restarts=before.restarts + 1)
-        self._study.keep_restarts(name, before.restarts + 1)
-        error = _error_of(trial)
-        if error.is_out_of_memory:
-            # It would run out again: the next worker hands this back instead of training.
-            trial.config["ending"] = error.ending()
-        logger.warning("trial %s goes on from its checkpoint: %s", name, error.line)
+        """Count a worker whose machine was taken back with notice: of such, Tune itself starts the
+        trial again."""
+        self._note_death(trial.config["fingerprint"], _death_of(trial))
 
     def on_trial_error(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
-        """Settle a trial whose worker died and was not to be revived."""
-        self._settle(trial.config["fingerprint"], _error_of(trial).ending())
+        """Let a trial whose worker died go on with another, unless too many have.
+
+        Not left to Tune: it gives up at once a trial that a worker was to take up as it died.
+        """
+        name = trial.config["fingerprint"]
+        if not self._placer.is_placed(name):
+            return  # it ended before Tune had an error of its own
+        death = _death_of(trial)
+        if death.is_out_of_memory or not self._forgives(name, death):
+            self._settle(name, death.ending())
+            return
+        self._note_death(name, death)
+        self._placer.lose(name)
+
+    def _forgives(self, name: str, death: "_Death") -> bool:
+        deaths = self._deaths.setdefault(name, Counter())
+        kind = "machine" if death.is_of_its_machine else "worker"
+        deaths[kind] += 1
+        forgiven = MACHINE_LOSSES_FORGIVEN if death.is_of_its_machine else WORKER_DEATHS_FORGIVEN
+        return deaths[kind] <= forgiven
+
+    def _note_death(self, name: str, death: "_Death") -> None:
+        before = self._so_far[name]
+        self._so_far[name] = replace(before, restarts=before.restarts + 1)
+        self._study.keep_restarts(name, before.restarts + 1)
+        logger.warning("trial %s goes on from its checkpoint: %s", name, death.line)
 
     def _place_again(self, name: str, needed_bytes: int) -> None:
         self._study.keep_need(name, needed_bytes)
@@ -210,6 +236,7 @@ class Recorder(tune.Callback):
         )
         self._watcher.ended(record)
         del self._so_far[name]
+        self._deaths.pop(name, None)
 
     def _keep_finished(self, record: TrialRecord) -> TrialRecord:
         """Note a finished trial for other sweeps, unless one of them trained it meanwhile."""
@@ -231,6 +258,11 @@ class _Death:
         return any(said in self.text for said in _OUT_OF_MEMORY)
 
     @property
+    def is_of_its_machine(self) -> bool:
+        """Whether all of the machine is gone, or cannot be reached."""
+        return any(said in self.text for said in _MACHINE_LOST)
+
+    @property
     def line(self) -> str:
         lines = [line for line in self.text.splitlines() if line.strip()]
         return f"its worker died: {lines[-1].strip() if lines else 'no word from it'}"
@@ -240,7 +272,7 @@ class _Death:
         return {"outcome": outcome, "error": self.line, "traceback": self.text}
 
 
-def _error_of(trial: Trial) -> _Death:
+def _death_of(trial: Trial) -> _Death:
     """Return the last of a trial's errors: Tune adds each to one file."""
     path = trial.error_file
     text = Path(path).read_text(encoding="utf-8") if path else ""

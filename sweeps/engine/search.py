@@ -48,7 +48,7 @@ class StudySearcher(Searcher):
             self._stop.give_up(self._recorder.problem)
         if self._stop.is_set():
             return Searcher.FINISHED
-        suggestion = self._placer.outgrown or self._propose()
+        suggestion = self._placer.waiting or self._propose()
         if suggestion is None:
             return None if self._recorder.has_open else Searcher.FINISHED
         request = self._placer.place(suggestion, behind=self._study.left)

@@ -7,6 +7,7 @@ import contextlib
 import ctypes
 import gc
 import logging
+import os
 import platform
 import signal
 import sys
@@ -40,6 +41,9 @@ from trainer.train import StopTraining, train
 _SECONDS_BETWEEN_TRIES = 0.5
 _PATIENCE_S = 5.0
 """The workers of a driver that was killed end sooner."""
+
+_MACHINE_ENDS_WITHIN_S = 10.0
+"""Ray's own process ends a second or two after it was asked to."""
 
 _DATA_PATIENCE_S = 30.0
 """A network's folder may be away for a moment."""
@@ -117,12 +121,28 @@ def _run_alone(assignment: dict[str, Any], context: TrialContext, share: Share) 
     should_stop = _StopAsked(root, context.sweep)
     name = assignment["fingerprint"]
     with _alone(root, name, should_stop) as is_alone:
-        known = assignment.get("ending")
-        if known is not None or not is_alone:
-            return known or {"outcome": "interrupted", "error": "asked to stop"}
-        config = TrainConfig.from_fields(assignment["fields"] | {"data.cache": str(root.cache)})
-        sharing = Sharing(root, name, always_at=context.rungs)
-        return _train(config, sharing, share=share, commit=context.commit, should_stop=should_stop)
+        if is_alone:
+            config = TrainConfig.from_fields(assignment["fields"] | {"data.cache": str(root.cache)})
+            sharing = Sharing(root, name, always_at=context.rungs)
+            ending = _train(
+                config, sharing, share=share, commit=context.commit, should_stop=should_stop
+            )
+        else:
+            ending = {"outcome": "interrupted", "error": "asked to stop"}
+    if ending["outcome"] == "interrupted" and should_stop.is_of_this_process:
+        _end_with_the_machine()
+    return ending
+
+
+def _end_with_the_machine() -> None:
+    """Wait a moment before it is told that this worker was asked to end: a machine that is taken
+    back asks all of its processes. With Ray's gone, the trial goes on elsewhere in this sweep."""
+    raylet = os.getppid()
+    deadline_s = time.monotonic() + _MACHINE_ENDS_WITHIN_S
+    while time.monotonic() < deadline_s:
+        if os.getppid() != raylet:
+            os._exit(1)
+        time.sleep(0.1)
 
 
 @contextlib.contextmanager
@@ -279,6 +299,11 @@ class _StopAsked:
         self._sweep = sweep
         self._looked_at_s = float("-inf")
 
+    @property
+    def is_of_this_process(self) -> bool:
+        """Whether nobody asked the sweep's other trials."""
+        return self._request.is_made and not self._is_asked()
+
     def __call__(self) -> bool:
         if self._request.is_made:
             return True
@@ -286,6 +311,9 @@ class _StopAsked:
         if now_s - self._looked_at_s < self._root.seconds_between_looks:
             return False
         self._looked_at_s = now_s
+        return self._is_asked()
+
+    def _is_asked(self) -> bool:
         try:
             return self._root.is_asked_to_stop(self._sweep)
         except StoreAway:

@@ -1,6 +1,7 @@
 """Ray Tune at work: the trials of one sweep, signals, and what they are told to."""
 
 import contextlib
+import logging
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -32,8 +33,6 @@ from sweeps.engine.tracking import Tracking
 from sweeps.engine.trial import TrialContext, build_trainable
 from trainer.config import METRIC
 from trainer.cost import checkpoint_bytes
-
-WORKER_DEATHS_FORGIVEN = 3
 
 _NO_LIMIT = 100_000
 """Of trials at once: the placer holds back what has no room. Without a number Tune would start one
@@ -158,6 +157,7 @@ def _tune(setting: Setting, driver: Driver, trainable: type[Trainable]) -> None:
         lambda assignment: tune.PlacementGroupFactory([assignment["resources"]]),
     )
     class_cache.ENV_VARS_TO_PROPAGATE.difference_update(_SHOWN_BY_TUNE)
+    logging.getLogger("ray.tune.tune").addFilter(_is_news)
     # Tune's own state is of no use: the study is what a sweep goes on from.
     with setting.root.lend_scratch() as scratch:
         tune.Tuner(
@@ -172,11 +172,16 @@ def _tune(setting: Setting, driver: Driver, trainable: type[Trainable]) -> None:
             run_config=tune.RunConfig(
                 name="tune",
                 callbacks=[driver.recorder, Forgetful()],
-                failure_config=tune.FailureConfig(max_failures=WORKER_DEATHS_FORGIVEN),
+                failure_config=tune.FailureConfig(max_failures=0),  # the recorder's to judge
                 verbose=0,
                 **scratch,
             ),
         ).fit()
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Return whether Tune says more than that a worker died, whose trial has gone on by now."""
+    return not record.msg.startswith("Trials did not complete")
 
 
 def _open_tracking(setting: Setting, study: Study) -> Tracking:

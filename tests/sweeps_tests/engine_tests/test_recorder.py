@@ -24,6 +24,13 @@ class Listener:
         return sum(call[0] == name for call in self.heard)
 
 
+class Places(Listener):
+    """Stands for what places trials, of which there is one."""
+
+    def is_placed(self, name):
+        return not self.count("lose") and not self.count("give_back")
+
+
 @pytest.fixture
 def desk(tmp_path):
     """A recorder at work on one trial: its parts, and the trial as Tune has it."""
@@ -31,7 +38,7 @@ def desk(tmp_path):
     sweep = open_sweep(study, trials=3)
     stopper = SweepStopper(last_step=80, report_every=10)
     root = Root.open("root", relative_to=tmp_path, create=True)
-    tracking, watcher, placer = Listener(), Listener(), Listener()
+    tracking, watcher, placer = Listener(), Listener(), Places()
     recorder = Recorder(sweep, stopper, tracking, watcher, root=root, placer=placer)
     suggestion = sweep.next()
     recorder.begin(suggestion)
@@ -89,28 +96,69 @@ def test_a_verdict_is_noted_before_the_value_that_led_to_it(desk, monkeypatch):
     assert report(desk, 20, 1.5) == TrialScheduler.STOP
 
 
-def test_a_worker_that_ran_out_of_memory_is_counted_and_its_successor_does_not_train(
-    desk, tmp_path
-):
-    (tmp_path / "error.txt").write_text(
-        "Failure # 1\nActorDiedError: the worker died\n"
-        "Failure # 2\nray.exceptions.OutOfMemoryError: the node ran low\n"
-    )
-    desk.trial.error_file = str(tmp_path / "error.txt")
-    desk.recorder.on_trial_recover(0, [], desk.trial)
-    record = end(desk, **desk.trial.config["ending"])
-    assert (record.outcome, record.restarts) == ("out_of_memory", 1)
-    assert record.error == "its worker died: ray.exceptions.OutOfMemoryError: the node ran low"
+CRASH = "ray.exceptions.ActorDiedError: the worker died"
+OUT_OF_MEMORY = "ray.exceptions.OutOfMemoryError: the node ran low"
+MACHINE_LOST = "The actor 7d65 is unavailable: The actor is temporarily unavailable: RpcError"
+MACHINE_DEAD = "The actor died because its node has died. Node Id: faf9"
+"""As Ray 2.60 tells of actors, shortened."""
 
 
-def test_a_crash_before_is_no_reason_to_call_this_one_out_of_memory(desk, tmp_path):
-    (tmp_path / "error.txt").write_text(
-        "Failure # 1\nray.exceptions.OutOfMemoryError: the node ran low\n"
-        "Failure # 2\nActorDiedError: the worker died\n"
-    )
-    desk.trial.error_file = str(tmp_path / "error.txt")
+def die(desk, *texts):
+    """Let a trial's worker die, as Tune tells it: the last of the errors in its file is new."""
+    path = desk.tmp_path / "error.txt"
+    path.write_text("".join(f"Failure # {n}\n{text}\n" for n, text in enumerate(texts, 1)))
+    desk.trial.error_file = str(path)
+    desk.placer.heard.clear()  # the trial has its place
+    desk.recorder.on_trial_error(0, [], desk.trial)
+
+
+@pytest.mark.parametrize(("text", "times"), [(CRASH, 3), (MACHINE_LOST, 30), (MACHINE_DEAD, 30)])
+def test_a_trial_whose_worker_dies_goes_on_so_many_times_and_has_failed_then(desk, text, times):
+    for restarts in range(1, times + 1):
+        die(desk, text)
+        assert desk.placer.heard == [("lose", desk.suggestion.fingerprint)]
+        assert desk.sweep.restarts(desk.suggestion.fingerprint) == restarts
+    assert [each.outcome for each in read_records(desk.study)] == ["interrupted"]  # so far
+    die(desk, text)
+    assert ("give_back", desk.suggestion.fingerprint) in desk.placer.heard
+    (record,) = read_records(desk.study)
+    assert (record.outcome, record.restarts) == ("failed", times)
+    assert record.error == f"its worker died: {text}"
+
+
+def test_lost_machines_are_not_counted_with_crashes(desk):
+    for text in (CRASH, MACHINE_LOST, CRASH, MACHINE_DEAD, CRASH, MACHINE_LOST):
+        die(desk, text)
+    assert [each.outcome for each in read_records(desk.study)] == ["interrupted"]  # so far
+    assert end(desk, outcome="diverged", step=80).restarts == 6
+
+
+def test_a_trial_that_ran_out_of_memory_is_not_tried_again(desk):
+    die(desk, CRASH, OUT_OF_MEMORY)
+    (record,) = read_records(desk.study)
+    assert (record.outcome, record.restarts) == ("out_of_memory", 0)
+    assert record.error == f"its worker died: {OUT_OF_MEMORY}"
+
+
+def test_a_crash_before_is_no_reason_to_call_this_one_out_of_memory(desk):
+    die(desk, OUT_OF_MEMORY, CRASH)
+    assert desk.placer.count("lose") == 1
+
+
+def test_one_death_that_tune_tells_twice_is_counted_once(desk):
+    die(desk, CRASH)
+    desk.recorder.on_trial_error(0, [], desk.trial)
+    assert desk.sweep.restarts(desk.suggestion.fingerprint) == 1
+    assert desk.placer.count("lose") == 1
+
+
+def test_a_trial_that_tune_starts_again_by_itself_is_counted(desk):
+    """As it does where a machine is taken back with notice."""
+    (desk.tmp_path / "error.txt").write_text(f"Failure # 0\n{MACHINE_DEAD}\n")
+    desk.trial.error_file = str(desk.tmp_path / "error.txt")
     desk.recorder.on_trial_recover(0, [], desk.trial)
-    assert "ending" not in desk.trial.config
+    assert desk.sweep.restarts(desk.suggestion.fingerprint) == 1
+    assert desk.placer.count("lose") == 0
 
 
 def test_what_all_trials_would_meet_ends_the_sweep_and_not_the_trial(desk):
@@ -130,21 +178,6 @@ def test_a_revived_worker_that_tells_its_journal_again_is_heard_once(desk):
     assert desk.tracking.count("add_row") == 3
     assert desk.watcher.count("row") == 3
     assert desk.study.get_trials()[0].intermediate_values == {10: 1.5, 20: 1.4, 30: 1.3}
-
-
-@pytest.mark.parametrize(
-    ("text", "outcome"),
-    [
-        ("ray.exceptions.OutOfMemoryError: killed by the memory monitor", "out_of_memory"),
-        ("ray.exceptions.ActorDiedError: the worker died", "failed"),
-    ],
-)
-def test_a_worker_that_died_for_good_says_why(desk, tmp_path, text, outcome):
-    (tmp_path / "error.txt").write_text(f"Failure # 4\n{text}\n")
-    desk.trial.error_file = str(tmp_path / "error.txt")
-    desk.recorder.on_trial_error(0, [], desk.trial)
-    (record,) = read_records(desk.study)
-    assert (record.outcome, record.error) == (outcome, f"its worker died: {text}")
 
 
 LOW_MEMORY = """Failure # 4 (occurred at 2026-11-25_17-45-08)
