@@ -110,7 +110,9 @@ def test_what_a_trial_freed_on_its_thread_is_given_back():
 
     def train():
         tensors = [torch.ones(25_000) for _ in range(3_000)]  # of 100 kB, from the thread's arena
-        kept.append(torch.ones(10))  # on top of them, so that malloc cannot let go by itself
+        # On top of them, so that malloc cannot let go by itself: a smaller one may find room below,
+        # between what threads before left in the arena that this one takes over.
+        kept.append(torch.ones(25_000))
         assert len(tensors) == 3_000
 
     free_memory()  # of the tests before, which could be taken again
