@@ -105,6 +105,7 @@ def test_a_cpu_without_memory_is_told_from_other_errors():
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="about glibc's malloc")
+@pytest.mark.usefixtures("no_garbage")  # malloc could take what earlier tests freed
 def test_what_a_trial_freed_on_its_thread_is_given_back():
     kept = []
 
@@ -115,7 +116,6 @@ def test_what_a_trial_freed_on_its_thread_is_given_back():
         kept.append(torch.ones(25_000))
         assert len(tensors) == 3_000
 
-    free_memory()  # of the tests before, which could be taken again
     before = psutil.Process().memory_info().rss
     thread = threading.Thread(target=train)
     thread.start()
