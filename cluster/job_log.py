@@ -2,7 +2,6 @@
 
 import codecs
 import threading
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from http.client import HTTPException, HTTPResponse
@@ -106,6 +105,7 @@ class StreamLog:
         self._taken = 0
         self._arrived = bytearray()
         self._lock = threading.Lock()
+        self._is_over = threading.Event()
         self._reader = threading.Thread(target=self._read_on, daemon=True)
 
     def pass_on(self) -> None:
@@ -117,7 +117,11 @@ class StreamLog:
         self.output.take(added)
 
     def finish(self) -> None:
-        """Hand on the rest, from the whole log: a stream does not say where it ends."""
+        """Hand on the rest, from the whole log: a stream does not say where it ends.
+
+        The thread opens no other one.
+        """
+        self._is_over.set()
         if not self._find_node():
             return
         with suppress(OSError, HTTPException), self._open("file") as log:
@@ -128,11 +132,11 @@ class StreamLog:
         self.pass_on()
 
     def _read_on(self) -> None:
-        while True:
+        while not self._is_over.is_set():
             with suppress(OSError, HTTPException):
                 if self._find_node():
                     self._read_stream()
-            time.sleep(self._seconds_between_tries)
+            self._is_over.wait(self._seconds_between_tries)
 
     def _read_stream(self) -> None:
         """Read until the connection ends, leaving out what was read over an earlier one."""

@@ -57,6 +57,15 @@ def one_thread():
     torch.set_num_threads(before)
 
 
+@pytest.fixture
+def no_garbage():
+    """Give back what earlier tests have left in memory: else that is done at any moment, also
+    between two looks at how much is taken."""
+    from sweeps.engine.trial import free_memory  # brings Ray
+
+    free_memory()
+
+
 @pytest.fixture(scope="session")
 def shared_cache(tmp_path_factory):
     """A cache for decoded recordings, so that each data set is decoded once."""

@@ -18,6 +18,7 @@ import soundfile
 from click.testing import CliRunner
 from mlflow.tracking import MlflowClient
 from tests_support.driven_sweep import TINY_TRIALS, DrivenSweep, wait_until
+from tests_support.listening import addresses_of
 
 from cluster.free_ports import free_ports
 from cluster.job import submit
@@ -193,8 +194,7 @@ def test_the_ui_answers_on_loopback_and_leaves_nothing_running(sweep, first_outp
     assert address.startswith(f"http://127.0.0.1:{port}/#/experiments/")
     wait_until(lambda: _answers(port))
     family = psutil.Process(ui.pid).children(recursive=True)
-    connections = [each for process in family for each in process.net_connections("inet")]
-    listening = {each.laddr for each in connections if each.status == psutil.CONN_LISTEN}
+    listening = {address for process in family for address in addresses_of(process)}
     ui.send_signal(signal.SIGTERM)
     ui.communicate(timeout=240)
     assert len(family) >= 2

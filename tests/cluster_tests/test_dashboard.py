@@ -67,6 +67,8 @@ def test_a_log_over_broken_connections_has_each_letter_once(head: Dashboard) -> 
     log.finish()
     log.finish()
     assert "".join(seen) == "one\ntwo é\nthree\n"
+    log._reader.join(10)
+    assert not log._reader.is_alive()  # else it would ask on and on, whoever gets that port next
 
 
 def test_the_token_goes_to_the_head_and_not_to_where_that_redirects(head: Dashboard) -> None:

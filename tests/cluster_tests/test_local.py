@@ -122,7 +122,7 @@ def test_an_interrupt_stops_the_job_and_ends_its_head_alone(
         names = set(map(name_of, family))
         launcher.send_signal(signal.SIGINT)
         shown, notes = launcher.communicate(timeout=240)
-    assert {"gcs_server", "raylet", "ray::IDLE"} <= names
+    assert {"gcs_server", "raylet", "ray::JobSupervi"} <= names
     assert (launcher.returncode, shown, saved.read_text()) == (130, "saved\n", "saved")
     assert notes.endswith("Again: make sweep\n")
     assert not family & dict(processes._processes()).keys()

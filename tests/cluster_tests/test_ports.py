@@ -8,6 +8,7 @@ import grpc
 import psutil
 import pytest
 from tests_support.knocking import all_methods, kind_of
+from tests_support.listening import addresses_of
 
 pytestmark = pytest.mark.slow
 
@@ -56,12 +57,6 @@ def role_of(process, driver):
     return "worker" if named.startswith(("ray::IDLE", "ray::Actor")) else named
 
 
-def listening(process):
-    for connection in process.net_connections("inet"):
-        if connection.status == psutil.CONN_LISTEN:
-            yield connection.laddr
-
-
 @pytest.fixture(scope="module")
 def ports(local_head):
     """Return (role, process, address) of every port on which the head and a driver listen."""
@@ -74,7 +69,7 @@ def ports(local_head):
         yield [
             (role_of(process, driver.pid), process.pid, address)
             for process in family
-            for address in listening(process)
+            for address in addresses_of(process)
         ]
         driver.communicate("\n")
 

@@ -1,5 +1,7 @@
 """What tests of the command line share."""
 
+import signal
+
 import pytest
 
 
@@ -16,4 +18,6 @@ def unshift(monkeypatch, capsys):
         printed = capsys.readouterr()
         return ended.value.code, printed.out, printed.err
 
-    return call
+    before = signal.getsignal(signal.SIGTERM)
+    yield call
+    signal.signal(signal.SIGTERM, before)  # which `main` has taken, for the whole process

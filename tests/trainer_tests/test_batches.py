@@ -216,7 +216,7 @@ def test_an_error_in_the_thread_is_raised_where_its_batch_is_asked_for():
 
 
 def test_leaving_early_ends_the_thread():
-    before = set(threading.enumerate())
+    before = set(threading.enumerate())  # others may end meanwhile
     with (
         pytest.raises(KeyError),
         Prefetcher(batch_of, start=0, stop=10**9) as batches,
@@ -224,7 +224,7 @@ def test_leaving_early_ends_the_thread():
         next(batches)
         assert len(set(threading.enumerate()) - before) == 1
         raise KeyError
-    assert set(threading.enumerate()) == before
+    assert set(threading.enumerate()) <= before
 
 
 def test_waiting_is_counted_and_work_done_meanwhile_is_not():

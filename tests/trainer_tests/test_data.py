@@ -202,9 +202,11 @@ def as_nobody():
 @pytest.fixture
 def open_place():
     """A folder that every user can read and write in, unlike pytest's."""
+    before = os.umask(0)  # so are those within
     with tempfile.TemporaryDirectory() as name:
         os.chmod(name, 0o777)
         yield Path(name)
+    os.umask(before)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs permissions as POSIX has them")

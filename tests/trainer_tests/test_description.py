@@ -34,6 +34,7 @@ def test_its_json_is_plain_and_its_parts_are_of_the_whole(config):
     assert told["seconds_per_step"] is told["measured_peak_memory_bytes"] is None
 
 
+@pytest.mark.usefixtures("no_garbage")
 def test_with_timing_it_says_what_was_measured(config):
     told = describe(config, with_timing=True).to_json()
     measured = ("seconds_per_step", "data_wait_share", "validation_seconds")

@@ -65,6 +65,7 @@ def hold_and_free():
 
 
 @pytest.mark.skipif(not KEPT_BY_LINUX, reason="Linux keeps no peak here that can begin again")
+@pytest.mark.usefixtures("no_garbage")
 def test_on_linux_no_peak_is_missed_between_samples():
     before = PeakMemory(CPU).peak_bytes
     memory = PeakMemory(CPU)
@@ -74,6 +75,7 @@ def test_on_linux_no_peak_is_missed_between_samples():
 
 
 @pytest.mark.skipif(not KEPT_BY_LINUX, reason="Linux keeps no peak here that can begin again")
+@pytest.mark.usefixtures("no_garbage")
 def test_a_peak_before_construction_does_not_count():
     hold_and_free()
     resident = psutil.Process().memory_info().rss
@@ -88,6 +90,7 @@ def test_linux_tells_kibibytes_and_begins_again_at_5(tmp_path):
     assert (tmp_path / "clear_refs").read_text() == "5"
 
 
+@pytest.mark.usefixtures("no_garbage")
 def test_elsewhere_the_peak_is_the_largest_size_sampled(tmp_path):
     memory = PeakMemory(CPU, proc=tmp_path / "no proc here")
     memory.sample()

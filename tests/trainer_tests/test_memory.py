@@ -212,6 +212,7 @@ def test_the_tensors_of_a_net_in_two_dimensions_are_within_a_fifth(tiny_config):
     assert tensors == pytest.approx(above, rel=0.2)
 
 
+@pytest.mark.usefixtures("no_garbage")
 def test_a_process_is_measured_with_all_that_training_loads(tiny_config):
     once = measure_process(tiny_config())
     again = measure_process(tiny_config(model__family="waveform", precision="bf16"))

@@ -29,6 +29,7 @@ def test_what_fits_is_let_through_and_what_does_not_is_told_why():
     assert reason == f"{told}{needed / GB / 2:.1f} GB; not begun"
 
 
+@pytest.mark.usefixtures("no_garbage")
 def test_on_a_cpu_the_process_counts_too():
     needed = Needs(is_gpu=False).of(config()) - estimate_step_bytes(config())
     assert needed == pytest.approx(psutil.Process().memory_info().rss, rel=0.1)

@@ -105,15 +105,17 @@ def test_a_cpu_without_memory_is_told_from_other_errors():
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="about glibc's malloc")
+@pytest.mark.usefixtures("no_garbage")  # malloc could take what earlier tests freed
 def test_what_a_trial_freed_on_its_thread_is_given_back():
     kept = []
 
     def train():
         tensors = [torch.ones(25_000) for _ in range(3_000)]  # of 100 kB, from the thread's arena
-        kept.append(torch.ones(10))  # on top of them, so that malloc cannot let go by itself
+        # On top of them, so that malloc cannot let go by itself: a smaller one may find room below,
+        # between what threads before left in the arena that this one takes over.
+        kept.append(torch.ones(25_000))
         assert len(tensors) == 3_000
 
-    free_memory()  # of the tests before, which could be taken again
     before = psutil.Process().memory_info().rss
     thread = threading.Thread(target=train)
     thread.start()
