@@ -148,6 +148,11 @@ def test_a_sweep_outlives_its_machines(cluster, submitted):
     story.tell("its Ray, which the cluster had given up, has ended by itself; it starts again")
     story.tell(sweep.wait_for_line("came)", times=2))
 
+    cluster.machines["three"].take_back()
+    story.tell("worker three is taken back, as spot is: all of its processes are asked to end")
+    sweep.wait_for_line("goes on from its checkpoint", times=4)
+    story.tell("its trial goes on elsewhere, from the checkpoint it wrote then")
+
     cluster.stores.postgres.restart(away_s=2.0)
     story.tell("PostgreSQL was killed, and is back after 2 s")
     sweep.wait_for_reports(4)
@@ -158,7 +163,7 @@ def test_a_sweep_outlives_its_machines(cluster, submitted):
     rows = {trial["fingerprint"]: sweep.journal(trial["fingerprint"]) for trial in board}
     restarts = sum(trial["restarts"] for trial in board)
     assert [trial["outcome"] for trial in board] == ["finished"] * sweep.trials
-    assert restarts >= 3
+    assert restarts >= 4
     assert_nothing_lost_or_doubled(sweep, uri=cluster.stores.mlflow)
     story.tell(
         f"{len(board)} trials, {sum(map(len, rows.values()))} reports, {restarts} restarts: "

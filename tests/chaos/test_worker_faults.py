@@ -59,6 +59,18 @@ def test_a_trial_whose_workers_die_four_times_has_failed_and_the_sweep_goes_on(
     assert (killed["outcome"], killed["restarts"], other["restarts"]) == ("failed", 3, 0)
 
 
+@pytest.mark.slow
+def test_a_worker_that_dies_between_two_trials_fails_neither(driven):
+    sweep = driven("mortal", trials=3, steps=16, script="tests/support/mortal_sweep.py")
+    printed = sweep.run()
+    board = sweep.leaderboard()
+    assert [trial["outcome"] for trial in board] == ["finished"] * 3
+    assert sorted(trial["restarts"] for trial in board) == [0, 1, 1]
+    assert printed.count("goes on from its checkpoint: its worker died") == 2
+    assert "Trials did not complete" not in printed
+    assert_nothing_lost_or_doubled(sweep)
+
+
 @pytest.mark.chaos
 def test_recordings_that_are_away_end_the_sweep_which_goes_on_when_they_are_back(driven, tmp_path):
     sweep = driven("away", trials=3, steps=200)

@@ -54,6 +54,12 @@ class Machine:
         self.cut()
         self._node.kill()
 
+    def take_back(self) -> None:
+        """Ask all that run there to end, as a system does that shuts down."""
+        for process in self.processes():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.terminate()
+
     def cut(self) -> None:
         """Cut it off from the network."""
         self.host.cut(self.processes())
