@@ -34,10 +34,8 @@ _OUT_OF_MEMORY = ("OutOfMemoryError", _LOW_MEMORY)
 _MACHINE_LOST = ("its node has died", "is unavailable: The actor is temporarily unavailable")
 """In the text of an error, Ray's: the second before the cluster has given up the machine."""
 
-WORKER_DEATHS_FORGIVEN = 3
-"""Of each trial."""
-MACHINE_LOSSES_FORGIVEN = 30
-"""Of each trial: spot machines are taken back every few hours, which is not its fault."""
+_FORGIVEN = {"worker": 3, "machine": 30}
+"""Deaths of each trial: spot machines are taken back every few hours, which is not its fault."""
 
 logger = logging.getLogger(__name__)
 
@@ -177,10 +175,8 @@ class Recorder(tune.Callback):
 
     def _forgives(self, name: str, death: "_Death") -> bool:
         deaths = self._deaths.setdefault(name, Counter())
-        kind = "machine" if death.is_of_its_machine else "worker"
-        deaths[kind] += 1
-        forgiven = MACHINE_LOSSES_FORGIVEN if death.is_of_its_machine else WORKER_DEATHS_FORGIVEN
-        return deaths[kind] <= forgiven
+        deaths[death.kind] += 1
+        return deaths[death.kind] <= _FORGIVEN[death.kind]
 
     def _note_death(self, name: str, death: "_Death") -> None:
         before = self._so_far[name]
@@ -258,9 +254,9 @@ class _Death:
         return any(said in self.text for said in _OUT_OF_MEMORY)
 
     @property
-    def is_of_its_machine(self) -> bool:
-        """Whether all of the machine is gone, or cannot be reached."""
-        return any(said in self.text for said in _MACHINE_LOST)
+    def kind(self) -> str:
+        """Return what is gone: the worker, or all of its machine."""
+        return "machine" if any(said in self.text for said in _MACHINE_LOST) else "worker"
 
     @property
     def line(self) -> str:

@@ -1,12 +1,17 @@
+import os
+import signal
 import sys
 import threading
+import time
+from types import SimpleNamespace
 
 import psutil
 import pytest
 import torch
 
 from sweeps.engine import trial as module
-from sweeps.engine.root import StoreAway
+from sweeps.engine.root import Root, StoreAway
+from sweeps.engine.signals import EndRequest
 from sweeps.engine.trial import Sharing, free_memory, is_out_of_memory
 from trainer.data import DataAway
 from trainer.journal import FILE_NAME as JOURNAL
@@ -89,6 +94,49 @@ def test_recordings_that_stay_away_or_a_stop_end_the_wait(monkeypatch, patience_
     with pytest.raises(DataAway, match="must be an existing folder"):
         module._with_recordings(lambda: is_asked)(folder.train)
     assert folder.looks == 1
+
+
+class Exited(Exception):
+    """Of a process that would be gone."""
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """A worker that was asked to end, below a process of Ray's that the test ends."""
+    parents = SimpleNamespace(found=[])
+
+    def leave(status):
+        raise Exited(status)
+
+    monkeypatch.setattr(module, "_MACHINE_ENDS_WITHIN_S", 0.3)
+    monkeypatch.setattr(os, "getppid", lambda: parents.found.pop(0) if parents.found else 7)
+    monkeypatch.setattr(os, "_exit", leave)
+    return parents
+
+
+def test_a_worker_asked_to_end_ends_with_its_machine_without_a_word(asked):
+    asked.found += [7, 7, 1]  # Ray's process is gone at the second look
+    with pytest.raises(Exited):
+        module._end_with_the_machine()
+
+
+def test_a_worker_asked_to_end_on_a_machine_that_stays_says_so(asked):
+    began_s = time.monotonic()
+    module._end_with_the_machine()
+    assert time.monotonic() - began_s >= 0.3
+
+
+@pytest.mark.parametrize("is_sweep_asked", [False, True])
+def test_whether_a_worker_alone_was_asked(tmp_path, monkeypatch, is_sweep_asked):
+    monkeypatch.setattr(signal, "getsignal", lambda number: EndRequest())
+    root = Root.open("root", relative_to=tmp_path, create=True)
+    should_stop = module._StopAsked(root, "sweep")
+    assert not should_stop.is_of_this_process
+    should_stop._request(signal.SIGTERM, None)
+    if is_sweep_asked:
+        root.ask_to_stop("sweep")
+    assert should_stop()
+    assert should_stop.is_of_this_process == (not is_sweep_asked)
 
 
 def allocate_too_much():
