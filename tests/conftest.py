@@ -12,6 +12,7 @@ import soundfile
 import torch
 from tests_support.small_disk import mounted
 from tests_support.stores import Stores, serve_stores
+from tests_support.titles import title_of
 from tests_support.trained_folder import TINY
 from xdist.scheduler import LoadFileScheduling
 
@@ -157,20 +158,39 @@ def trial_workers(local_head):
 
     def find():
         below = psutil.Process(local_head._process.pid).children(recursive=True)
-        return [
-            process
-            for process in below
-            if _title(process).startswith("ray::ResourceTrainable")  # `.train` but between reports
-        ]
+        return [process for process in below if _trains(process)]
 
     return find
 
 
-def _title(process):
+def _trains(process):
+    """Whether a process is a trial's worker: called so in a task, and by its class between two."""
     try:
-        return " ".join(process.cmdline())
+        return title_of(process).startswith(("ray::ResourceTrainable", "ray::TrialWorker"))
     except psutil.Error:
-        return ""
+        return False
+
+
+@pytest.fixture
+def driven(local_head, recordings, tmp_path):
+    """Return a function that builds a sweep of processes, on a storage root of a name."""
+    from tests_support.driven_sweep import DrivenSweep  # brings MLflow
+
+    built = []
+
+    def build(name, **more):
+        sweep = DrivenSweep(
+            storage=more.pop("storage", tmp_path / name),
+            recordings=more.pop("recordings", recordings),
+            environment=local_head.client_environment,
+            **more,
+        )
+        built.append(sweep)
+        return sweep
+
+    yield build
+    for sweep in built:
+        sweep.end()
 
 
 @pytest.fixture(scope="session")

@@ -17,8 +17,9 @@ import pytest
 import soundfile
 from click.testing import CliRunner
 from mlflow.tracking import MlflowClient
-from tests_support.driven_sweep import TINY_TRIALS, DrivenSweep, wait_until
+from tests_support.driven_sweep import TINY_TRIALS
 from tests_support.listening import addresses_of
+from tests_support.waiting import wait_until
 
 from cluster.free_ports import free_ports
 from cluster.job import submit
@@ -264,17 +265,11 @@ def test_wrong_input_is_one_line_in_a_job_too(sweep):
 
 
 @pytest.mark.usefixtures("one_thread")
-def test_an_interrupted_sweep_goes_on_where_it_was(local_head, trial_workers, music, tmp_path):
-    sweep = DrivenSweep(
-        storage=tmp_path / "root",
-        recordings=music,
-        environment=local_head.client_environment,
-        trials=1,
-        steps=400,  # long enough to be caught in the middle
-    )
+def test_an_interrupted_sweep_goes_on_where_it_was(driven, trial_workers, music):
+    sweep = driven("interrupted", recordings=music, trials=1, steps=400)  # caught in the middle
     driver = sweep.start()
     wait_until(lambda: list(sweep.storage.glob("trials/*/last.pt")), seconds=240)
-    (worker,) = trial_workers()
+    (worker,) = wait_until(trial_workers)
     worker.suspend()  # else it might end before it hears
     driver.send_signal(signal.SIGINT)
     wait_until(lambda: list(sweep.storage.glob("locks/*.stop")))

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-from tests_support.driven_sweep import DrivenSweep, assert_nothing_lost_or_doubled, wait_until
+from tests_support.driven_sweep import DrivenSweep, assert_nothing_lost_or_doubled
 from tests_support.fake_cloud import autoscaling_head
+from tests_support.waiting import wait_until
 
 from cluster.free_ports import free_ports
 

@@ -4,7 +4,8 @@ import random
 import time
 
 import pytest
-from tests_support.driven_sweep import assert_nothing_lost_or_doubled, wait_until
+from tests_support.driven_sweep import assert_nothing_lost_or_doubled
+from tests_support.waiting import wait_until
 
 STARTING_S = 8.0
 """About how long a driver takes to its first trial where nothing else runs."""

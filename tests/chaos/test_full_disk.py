@@ -1,7 +1,8 @@
 """A storage root on a real file system that fills up."""
 
 import pytest
-from tests_support.driven_sweep import assert_nothing_lost_or_doubled, wait_until
+from tests_support.driven_sweep import assert_nothing_lost_or_doubled
+from tests_support.waiting import wait_until
 
 from sweeps.engine.disk import RESERVE_BYTES
 

@@ -8,8 +8,8 @@ import time
 
 import pytest
 from mlflow.tracking import MlflowClient
-from tests_support.driven_sweep import wait_until
 from tests_support.fake_sweep import open_sweep
+from tests_support.waiting import wait_until
 
 from sweeps.engine.outcomes import TrialRecord
 from sweeps.engine.root import Root

@@ -4,8 +4,9 @@ import time
 from pathlib import Path
 
 import pytest
-from tests_support.driven_sweep import DrivenSweep, assert_nothing_lost_or_doubled, wait_until
+from tests_support.driven_sweep import DrivenSweep, assert_nothing_lost_or_doubled
 from tests_support.mini_cluster import run_cluster
+from tests_support.waiting import wait_until
 
 from sweeps.engine.root import Root
 

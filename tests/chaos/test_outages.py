@@ -9,9 +9,10 @@ import requests
 from click.testing import CliRunner
 from mlflow.tracking import MlflowClient
 from optuna.storages import RDBStorage
-from tests_support.driven_sweep import assert_nothing_lost_or_doubled, wait_until
+from tests_support.driven_sweep import assert_nothing_lost_or_doubled
 from tests_support.fake_sweep import open_sweep
 from tests_support.flaky_server import SLOW_S, FlakyServer, serve_mlflow
+from tests_support.waiting import wait_until
 
 from cluster.free_ports import free_ports
 from sweeps.__main__ import commands

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 import sqlalchemy
 from filelock import Timeout
-from tests_support.driven_sweep import DrivenSweep, assert_nothing_lost_or_doubled, wait_until
+from tests_support.driven_sweep import DrivenSweep, assert_nothing_lost_or_doubled
 from tests_support.stores import give_home
 from tests_support.training import trained_part
+from tests_support.waiting import wait_until
 
 from sweeps.engine import server_lock
 from sweeps.engine.root import Root

@@ -6,7 +6,8 @@ import time
 
 import psutil
 import pytest
-from tests_support.driven_sweep import assert_nothing_lost_or_doubled, wait_until
+from tests_support.driven_sweep import assert_nothing_lost_or_doubled
+from tests_support.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(600)
 

@@ -10,6 +10,7 @@ import pytest
 from tests_support.cluster_files import ROOT
 from tests_support.local_nodes import variables
 from tests_support.mini_cluster import run_cluster
+from tests_support.titles import title_of
 
 from cluster.dashboard import Dashboard
 from cluster.job import queue
@@ -91,7 +92,7 @@ def run_on(host, *words, said=""):
 
 
 def role_of(process):
-    line = " ".join(process.cmdline())
+    line = title_of(process)
     roles = {
         "gcs_server": "gcs_server",
         "ray.util.client.server": "client server",

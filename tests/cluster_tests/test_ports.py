@@ -9,6 +9,7 @@ import psutil
 import pytest
 from tests_support.knocking import all_methods, kind_of
 from tests_support.listening import addresses_of
+from tests_support.titles import title_of
 
 pytestmark = pytest.mark.slow
 
@@ -46,14 +47,14 @@ input()
 
 
 def role_of(process, driver):
-    line = " ".join(process.cmdline())
+    line = title_of(process)
     if process.pid == driver:
         return "driver"
     if "ray.util.client.server" in line:
         return "client server"
     if "dashboard/dashboard.py" in line:
         return "dashboard"
-    named = process.name() if process.name() in EXPECTED else line.strip()
+    named = process.name() if process.name() in EXPECTED else line
     return "worker" if named.startswith(("ray::IDLE", "ray::Actor")) else named
 
 

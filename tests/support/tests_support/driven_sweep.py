@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -120,15 +119,6 @@ class DrivenSweep:
         """Return the steps of the points of a run's metric, in order."""
         client = MlflowClient(uri or f"sqlite:///{self.storage / 'mlflow.db'}")
         return sorted(point.step for point in client.get_metric_history(run.info.run_id, name))
-
-
-def wait_until(condition, *, seconds=60.0):
-    """Wait for a condition to become true, and return what it gave; fail after so many seconds."""
-    deadline = time.monotonic() + seconds
-    while not (given := condition()):
-        assert time.monotonic() < deadline, f"not within {seconds} s"
-        time.sleep(0.02)
-    return given
 
 
 def assert_nothing_lost_or_doubled(sweep, uri=None):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID
 from ray.autoscaler._private.fake_multi_node.node_provider import FakeMultiNodeProvider as Provider
-from tests_support.driven_sweep import wait_until
+from tests_support.waiting import wait_until
 
 from cluster.processes import end_tree, start_tree
 from cluster.ray_cli import own_environment, ray_command

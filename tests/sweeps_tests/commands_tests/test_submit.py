@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests_support.driven_sweep import TINY_TRIALS, wait_until
+from tests_support.driven_sweep import TINY_TRIALS
+from tests_support.waiting import wait_until
 
 from cluster.job import queue
 from cluster.package import pack

@@ -7,7 +7,7 @@ import time
 
 import pytest
 from mlflow.tracking import MlflowClient
-from tests_support.driven_sweep import wait_until
+from tests_support.waiting import wait_until
 
 from sweeps.engine.mlflow_lookup import find_trial_run, read_run
 from sweeps.engine.mlflow_runs import TrackedSweep
@@ -333,7 +333,7 @@ def test_a_database_that_two_make_at_once_of_whom_one_is_killed_is_whole(tmp_pat
     first.kill()
     first.communicate()
     assert not path.exists()
-    second.communicate(timeout=60)
+    second.communicate(timeout=240)
     assert second.returncode == 0
     assert not new.exists()
     assert MlflowClient(f"sqlite:///{path}").search_experiments()[0].name == "Default"
