@@ -1,6 +1,7 @@
 """The manifests of cluster/kuberay: valid to Kubernetes and KubeRay, closed to all others."""
 
 import copy
+import re
 from pathlib import Path
 
 import jsonschema
@@ -71,6 +72,38 @@ def test_a_misspelt_field_of_ray_is_refused(kind: str) -> None:
     spec = next(iter(of_kind(kind).values()))["spec"] | {"rayVersions": "2.60.0"}
     with pytest.raises(jsonschema.ValidationError, match="rayVersions"):
         jsonschema.validate(spec, SPECS[kind])
+
+
+@pytest.mark.parametrize(
+    ("kind", "field", "wrong"),
+    [
+        ("RayCluster", "headGroupSpec", {"rayStartParams": {}}),
+        ("RayCluster", "gcsFaultToleranceOptions", {"redisPassword": {"value": "x"}}),
+        ("RayCluster", "managedBy", "somebody"),
+        ("RayJob", "ttlSecondsAfterFinished", -1),
+        ("RayJob", "backoffLimit", 2**31),
+        ("RayJob", "preRunningDeadlineSeconds", 0),
+        ("RayJob", "submitterPodTemplate", {"spec": {}}),
+        ("RayJob", "deletionStrategy", {"onSuccess": {"policy": "DeleteSelf"}}),
+        (
+            "RayJob",
+            "deletionStrategy",
+            {
+                "deletionRules": [
+                    {
+                        "policy": "DeleteSelf",
+                        "condition": {"jobStatus": "FAILED", "jobDeploymentStatus": "Failed"},
+                    }
+                ]
+            },
+        ),
+    ],
+)
+def test_a_value_that_kuberay_refuses_is_refused(kind: str, field: str, wrong: object) -> None:
+    spec = next(iter(of_kind(kind).values()))["spec"] | {field: wrong}
+    with pytest.raises(jsonschema.ValidationError) as error:
+        jsonschema.validate(spec, SPECS[kind])
+    assert error.value.absolute_path[0] == field
 
 
 @pytest.mark.parametrize("pod", PODS)
@@ -144,6 +177,37 @@ def test_the_cluster_asks_for_a_token_and_begins_without_workers() -> None:
     assert gpu["template"]["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "1"
     tolerated = {t["key"] for t in gpu["template"]["spec"]["tolerations"]}
     assert {"nvidia.com/gpu", "cloud.google.com/gke-spot"} <= tolerated
+
+
+def test_kuberays_operator_takes_the_names() -> None:
+    """It appends to them: `-serve-svc` to a cluster's, and more to a job's. A DNS label of 1035."""
+    (cluster,) = of_kind("RayCluster")
+    (job,) = [job["metadata"]["generateName"] for job in of_kind("RayJob").values()]
+    for name, most in ((cluster, 53), (f"{job}x2x4z", 47)):  # Kubernetes generates five characters
+        assert re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", name)
+        assert len(name) <= most
+
+
+def test_kuberays_operator_takes_the_cluster() -> None:
+    """What it refuses by itself, by its validation.go on the way to 1.6 and after."""
+    spec = of_kind("RayCluster")["unshift"]["spec"]
+    release = tuple(int(part) for part in spec["rayVersion"].split(".")[:2])
+    assert release >= (2, 52)  # from which on Ray knows tokens
+    for group in (spec["headGroupSpec"], *spec["workerGroupSpecs"]):
+        assert not {"labels", "redis-username", "redis-password"} & group["rayStartParams"].keys()
+        assert "resources" not in group  # they are in rayStartParams, or a container's limits
+        assert group.get("minReplicas", 0) <= group.get("maxReplicas", 0)
+        names = {variable["name"] for variable in group["template"]["spec"]["containers"][0]["env"]}
+        assert not {"RAY_REDIS_ADDRESS", "REDIS_USERNAME", "RAY_enable_autoscaler_v2"} & names
+
+
+def test_kuberays_operator_takes_the_job() -> None:
+    """On a cluster that is there already, and stays, it may not ask for all that its schema has."""
+    spec = of_kind("RayJob")["generated"]["spec"]
+    assert spec["clusterSelector"]["ray.io/cluster"]
+    assert spec["shutdownAfterJobFinishes"] is False
+    assert spec["submissionMode"] == "K8sJobMode"  # SidecarMode is refused
+    assert not {"suspend", "backoffLimit", "ttlSecondsAfterFinished"} & spec.keys()
 
 
 def admitted(labels: dict[str, str]) -> dict[int | str, list[dict]]:
