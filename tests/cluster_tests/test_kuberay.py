@@ -201,6 +201,14 @@ def test_kuberays_operator_takes_the_cluster() -> None:
         assert not {"RAY_REDIS_ADDRESS", "REDIS_USERNAME", "RAY_enable_autoscaler_v2"} & names
 
 
+def test_an_idle_worker_is_not_started_again() -> None:
+    """The autoscaler ends Ray first, then the pod: one that restarts between stays, and costs."""
+    spec = of_kind("RayCluster")["unshift"]["spec"]
+    assert spec["enableInTreeAutoscaling"] is True
+    for group in spec["workerGroupSpecs"]:
+        assert group["template"]["spec"]["restartPolicy"] == "Never", group["groupName"]
+
+
 def test_kuberays_operator_takes_the_job() -> None:
     """On a cluster that is there already, and stays, it may not ask for all that its schema has."""
     spec = of_kind("RayJob")["generated"]["spec"]
