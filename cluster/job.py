@@ -15,6 +15,7 @@ from cluster.dashboard import Dashboard
 from cluster.job_log import FileLog, JobLog, JobOutput
 from cluster.local import JOB_STOP_WAIT_S, LocalHead
 from cluster.package import Package, pack, upload_name
+from cluster.ray_cli import ClusterFailed
 
 INTERRUPTED = 130
 """The exit status of a job that a signal to the launcher ended."""
@@ -55,8 +56,7 @@ def submit(
         ending = follow(head.dashboard, job, log, check=head.check_alive)
     except KeyboardInterrupt:
         logger.warning("Stopping the job, in up to %d s (Ctrl-C: at once) ...", JOB_STOP_WAIT_S)
-        # What `ray job stop` does, without the seconds that its imports take.
-        if head.request(f"/api/jobs/{job}/stop", method="POST"):
+        if _ask_to_stop(head.dashboard, job):
             follow(head.dashboard, job, log, check=head.check_alive, timeout_s=STOP_TIMEOUT_S)
         return INTERRUPTED
     return conclude(ending, log.output)
@@ -137,6 +137,18 @@ def commit_variable(working_dir: Path) -> dict[str, str]:
     """Return the variable by which a job knows its commit."""
     commit = commit_of(working_dir)
     return {} if commit == UNKNOWN else {"UNSHIFT_COMMIT": commit}
+
+
+def _ask_to_stop(dashboard: Dashboard, job: str) -> bool:
+    """Do what `ray job stop` does, without the seconds that its imports take; return whether Ray
+    has heard. Else the head ends, and the job with it, before it has written its checkpoints: a
+    head that is busy has time to answer.
+    """
+    try:
+        dashboard.ask(f"/api/jobs/{job}/stop", method="POST", timeout_s=STOP_TIMEOUT_S)
+    except ClusterFailed:
+        return False
+    return True
 
 
 def _upload(dashboard: Dashboard, package: Package) -> str:

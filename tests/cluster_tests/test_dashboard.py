@@ -5,11 +5,14 @@ import json
 import threading
 from collections.abc import Iterator
 from http.client import HTTPResponse
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from ray.dashboard.consts import WAIT_AVAILABLE_AGENT_TIMEOUT
 
+from cluster import job
 from cluster.dashboard import Dashboard
 from cluster.job import queue
 from cluster.job_log import JobOutput, StreamLog
@@ -89,6 +92,29 @@ def test_a_job_is_queued_with_more_patience_than_rays_own(
     monkeypatch.setattr(head, "open", note_and_open)
     queue(head, "j-01234567", ["python", "x.py"])
     assert given[0] > WAIT_AVAILABLE_AGENT_TIMEOUT + 60  # and the agent joins Ray meanwhile
+
+
+def test_a_job_is_asked_to_stop_with_more_patience_than_a_busy_head_needs(
+    head: Dashboard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else both would be killed before trials have written their checkpoints."""
+    given, open_it = {}, head.open
+
+    def note_and_open(path: str, *, timeout_s: float, **more: Any) -> HTTPResponse:
+        given[path.rpartition("/")[2]] = timeout_s
+        return open_it(path, timeout_s=timeout_s, **more)
+
+    def interrupt(*_: Any, **more: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(head, "open", note_and_open)
+    monkeypatch.setattr(job, "queue", interrupt)
+    followed: list[float] = []
+    monkeypatch.setattr(job, "follow", lambda *_, timeout_s, **more: followed.append(timeout_s))
+    local = SimpleNamespace(dashboard=head, log_of=tmp_path.joinpath, check_alive=None)
+    status = job.submit(local, "x.py", working_dir=tmp_path, write=str)
+    assert (status, followed) == (job.INTERRUPTED, [job.STOP_TIMEOUT_S])
+    assert given["stop"] == job.STOP_TIMEOUT_S > job.JOB_STOP_WAIT_S
 
 
 @pytest.mark.parametrize("url", ["127.0.0.1:6379", "auto", "ray://h:10001", "http://", "file:///x"])
