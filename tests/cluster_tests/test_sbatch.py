@@ -85,13 +85,22 @@ def program(path: Path, text: str) -> None:
     path.chmod(0o755)
 
 
+def first_of_ten_free_ports() -> int:
+    """Return the first of ten in a row, a multiple of ten below 32000."""
+    while True:
+        found = free_ports(20)
+        first = -(-found[0] // 10) * 10
+        if first < 32_000 and {*range(first, first + 10)} <= {*found}:
+            return first
+
+
 class Job:
     """The batch script as Slurm runs it, in a folder."""
 
     def __init__(self, folder: Path, *arguments: str, nodes: int, address: str) -> None:
         self.folder = folder
-        # By which it gets the ten ports from 20000 + 10 * (number % 1200) on: these are free.
-        self.number = 100_800 + (free_ports(20)[10] - 20_000) // 10
+        # By which it gets the ten ports from 20000 + 10 * (number % 1200) on.
+        self.number = 100_800 + (first_of_ten_free_ports() - 20_000) // 10
         program(folder / "bin" / "srun", SRUN)
         program(folder / "bin" / "scontrol", SCONTROL)
         env = variables(
