@@ -10,6 +10,7 @@ import pytest
 from tests_support.knocking import all_methods, kind_of
 from tests_support.listening import addresses_of
 from tests_support.titles import title_of
+from tests_support.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -66,12 +67,18 @@ def ports(local_head):
     with subprocess.Popen([sys.executable, "-c", DRIVER], env=variables, **pipes) as driver:
         assert driver.stdout.readline() == "1\n"
         root = psutil.Process(local_head._process.pid)
-        family = [root, *root.children(recursive=True), psutil.Process(driver.pid)]
-        yield [
-            (role_of(process, driver.pid), process.pid, address)
-            for process in family
-            for address in addresses_of(process)
-        ]
+
+        def find():
+            family = [root, *root.children(recursive=True), psutil.Process(driver.pid)]
+            found = [
+                (role_of(process, driver.pid), process.pid, address)
+                for process in family
+                for address in addresses_of(process)
+            ]
+            return found if EXPECTED.keys() <= {role for role, *_ in found} else None
+
+        # A head takes jobs and drivers while its client server, by itself, is still starting.
+        yield wait_until(find, seconds=240)
         driver.communicate("\n")
 
 
