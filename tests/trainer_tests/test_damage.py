@@ -174,8 +174,10 @@ import resource, sys, time, torch
 from trainer.config import ALL_SHIFTS
 from trainer.damage import damage_clips, low_pass_targets
 def peak_bytes():
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    if sys.platform != "linux":
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with open("/proc/self/status") as status:  # on Linux getrusage begins with the parent's peak
+        return 1024 * int(next(line for line in status if "VmHWM" in line).split()[1])
 clips = torch.rand(136, 44_100) - 0.5
 damage_clips(clips[:1, :4096], torch.tensor([1]))  # what libraries load at first use
 before = peak_bytes()
