@@ -1,18 +1,26 @@
 """Trials that share a GPU: a real Ray and real trials; the GPU and its memory are only told."""
 
+import json
+
 import pytest
 from tests_support.driven_sweep import DrivenSweep, assert_nothing_lost_or_doubled
 
 from cluster.local import LocalHead
+from sweeps.engine.placement import HOST_BYTES, MEMORY_STEP_BYTES
+
+MEMORY_BYTES = HOST_BYTES + MEMORY_STEP_BYTES
+"""Of its machine, more than a trial on a GPU asks for."""
 
 pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.fixture(scope="module")
 def gpu_head():
-    """A Ray head that believes to have a GPU, and where nobody has said how many threads to use."""
+    """A Ray head that believes to have a GPU, and memory for two trials on it whatever others take
+    just then, and where nobody has said how many threads to use."""
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("OMP_NUM_THREADS", raising=False)
+        patch.setenv("RAY_OVERRIDE_RESOURCES", json.dumps({"memory": 2 * MEMORY_BYTES}))
         with LocalHead(num_cpus=2, num_gpus=1) as head:
             yield head
 
