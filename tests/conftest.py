@@ -12,7 +12,7 @@ import soundfile
 import torch
 from tests_support.small_disk import mounted
 from tests_support.stores import Stores, serve_stores
-from tests_support.titles import title_of
+from tests_support.titles import trial_workers_below
 from tests_support.trained_folder import TINY
 from xdist.scheduler import LoadFileScheduling
 
@@ -155,20 +155,7 @@ def local_head(planted_secrets: dict[str, str]) -> Iterator[LocalHead]:
 @pytest.fixture
 def trial_workers(local_head):
     """Return a function that finds the processes on the head that trials are trained in."""
-
-    def find():
-        below = psutil.Process(local_head._process.pid).children(recursive=True)
-        return [process for process in below if _trains(process)]
-
-    return find
-
-
-def _trains(process):
-    """Whether a process is a trial's worker: called so in a task, and by its class between two."""
-    try:
-        return title_of(process).startswith(("ray::ResourceTrainable", "ray::TrialWorker"))
-    except psutil.Error:
-        return False
+    return lambda: trial_workers_below(psutil.Process(local_head._process.pid))
 
 
 @pytest.fixture

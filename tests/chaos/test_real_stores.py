@@ -4,14 +4,15 @@ import json
 import shutil
 import signal
 import threading
-import time
 from pathlib import Path
 
+import psutil
 import pytest
 import sqlalchemy
 from filelock import Timeout
 from tests_support.driven_sweep import DrivenSweep, assert_nothing_lost_or_doubled
 from tests_support.stores import give_home
+from tests_support.titles import is_trial_worker, trial_workers_below
 from tests_support.training import trained_part
 from tests_support.waiting import wait_until
 
@@ -68,13 +69,15 @@ def test_another_host_goes_on_after_the_head_is_gone_and_its_database_was_away(
 ):
     first = new_host("first")
     driver = sweep.start()
-    wait_until(lambda: sweep.printed().count("%") > 2, seconds=180)
+    wait_until(lambda: sweep.printed().count("%") > 2, seconds=240)
     known = sweep.printed().count("%")
     stores.postgres.restart(away_s=2.0)
-    wait_until(lambda: sweep.printed().count("%") > known + 2, seconds=120)
+    wait_until(lambda: sweep.printed().count("%") > known + 2, seconds=240)
+    workers = trial_workers_below(psutil.Process(driver.pid))
     driver.send_signal(signal.SIGKILL)
     driver.wait()
-    time.sleep(5)  # in which its Ray ends
+    assert workers
+    wait_until(lambda: not any(map(is_trial_worker, workers)))  # they end by themselves
     before = {name: rows_of(sweep, name) for name in trained_so_far(sweep)}
     assert any(before.values())
     assert "interrupted" in {trial["outcome"] for trial in sweep.leaderboard()}
