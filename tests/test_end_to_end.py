@@ -1,6 +1,7 @@
 """Real Ray, Optuna, MLflow and SQLite on real audio files: one head, a few short sweeps of small
 nets."""
 
+import contextlib
 import json
 import os
 import re
@@ -190,14 +191,20 @@ def test_the_ui_answers_on_loopback_and_leaves_nothing_running(sweep, first_outp
     (port,) = free_ports(1)
     program = Path(sys.executable).with_name("unshift")
     command = [program, "ui", "--storage", sweep.storage, "--port", str(port)]
-    ui = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    address = ui.stdout.readline().strip()
-    assert address.startswith(f"http://127.0.0.1:{port}/#/experiments/")
-    wait_until(lambda: _answers(port))
-    family = psutil.Process(ui.pid).children(recursive=True)
-    listening = {address for process in family for address in addresses_of(process)}
-    ui.send_signal(signal.SIGTERM)
-    ui.communicate(timeout=240)
+    with (
+        subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ) as ui,
+        contextlib.ExitStack() as stack,
+    ):
+        stack.callback(ui.kill)  # where something fails on the way
+        address = ui.stdout.readline().strip()
+        assert address.startswith(f"http://127.0.0.1:{port}/#/experiments/")
+        wait_until(lambda: _answers(port), seconds=240)
+        family = psutil.Process(ui.pid).children(recursive=True)
+        listening = {address for process in family for address in addresses_of(process)}
+        ui.send_signal(signal.SIGTERM)
+        ui.communicate(timeout=240)
     assert len(family) >= 2
     assert listening == {("127.0.0.1", port)}
     assert not psutil.wait_procs(family, timeout=60)[1]
