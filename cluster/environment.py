@@ -45,6 +45,9 @@ TUNE: dict[str, str] = {
     # Of a worker's death a sweep tells in a line. Tune repeats all that Ray says, which has command
     # lines of others' processes in it when memory ran out.
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    # Tune would warn of every 0.5 s, in the middle of the live table. A database that is away is
+    # waited for, and told of in a line.
+    "TUNE_WARN_THRESHOLD_S": "10",
     # Trials would run in folders of Tune's, where a relative path of the user's means nothing.
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
 }
