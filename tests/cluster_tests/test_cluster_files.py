@@ -160,7 +160,7 @@ def test_every_script_and_module_that_is_run_exists() -> None:
 def test_every_variable_of_ray_is_one_that_it_reads() -> None:
     """By name in its source or programs: a misspelt one would change nothing, silently."""
     text = "\n".join(path.read_text() for path in (*ALL, PAGE))
-    names = set(re.findall(r"\bRAY_[A-Za-z_]+|\b[A-Z]+_METRIC_PORT\b", text))
+    names = set(re.findall(r"\bRAY_[A-Za-z_]\w*|\b[A-Z]+_METRIC_PORT\b", text))
     own = {"RAY_HEAD_IP"}  # of `ray up`
     folder = Path(importlib.util.find_spec("ray").submodule_search_locations[0])
     sources = [*folder.glob("_private/**/*.py"), *folder.glob("dashboard/**/*.py")]

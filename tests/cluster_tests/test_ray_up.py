@@ -2,12 +2,24 @@
 
 import copy
 import json
+import subprocess
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
+from ray.autoscaler._private.aws import node_provider as aws_node_provider
+from ray.autoscaler._private.command_runner import SSHOptions
 from ray.autoscaler._private.docker import docker_start_cmds
 from ray.autoscaler._private.util import prepare_config, validate_config
+from ray.autoscaler.v2.instance_manager.config import AutoscalingConfig
+from ray.autoscaler.v2.scheduler import ResourceDemandScheduler, SchedulingRequest
+from ray.autoscaler.v2.schema import AutoscalerInstance
+from ray.autoscaler.v2.utils import ResourceRequestUtil
+from ray.core.generated.autoscaler_pb2 import NodeState, NodeStatus
+from ray.core.generated.instance_manager_pb2 import Instance, NodeKind
 from tests_support.cluster_files import CLUSTER, RAY_UP, read_ray_up
+
+from sweeps.engine.placement import HOST_BYTES, MEMORY_STEP_BYTES
 
 CLOUDS = RAY_UP[:2]
 
@@ -160,3 +172,137 @@ def _unknown(value: object, schema: dict, schemas: dict) -> list[str]:
         expected = int
     allowed = schema.get("enum", [value])
     return [] if isinstance(value, expected) and value in allowed else [str(value)]
+
+
+def to_launch(config: dict, waiting: list[dict[str, float]]) -> dict[str, int]:
+    """Return what Ray's newer autoscaler would start beside a head, by type."""
+    config["auth"].pop("ssh_private_key", None)
+    config["file_mounts"] = {}
+    read = AutoscalingConfig(config, skip_content_hash=True)
+    kind = read.get_head_node_type()
+    head = AutoscalerInstance(
+        cloud_instance_id="head",
+        ray_node=NodeState(
+            node_id=b"0" * 28,
+            instance_id="head",
+            ray_node_type_name=kind,
+            status=NodeStatus.IDLE,
+        ),
+        im_instance=Instance(
+            instance_id="head",
+            cloud_instance_id="head",
+            instance_type=kind,
+            status=Instance.RAY_RUNNING,
+            node_kind=NodeKind.HEAD,
+        ),
+    )
+    reply = ResourceDemandScheduler(MagicMock()).schedule(
+        SchedulingRequest(
+            node_type_configs=read.get_node_type_configs(),
+            max_num_nodes=read.get_max_num_nodes(),
+            resource_requests=ResourceRequestUtil.group_by_count(
+                [ResourceRequestUtil.make(resources) for resources in waiting]
+            ),
+            current_instances=[head],
+            disable_launch_config_check=True,
+        )
+    )
+    return {launch.instance_type: launch.count for launch in reply.to_launch}
+
+
+def as_resolved(path: Path, monkeypatch: pytest.MonkeyPatch) -> dict:
+    """Return a configuration as the head gets it: on AWS with what its machine types have."""
+    config = prepare_config(read_ray_up(path))
+    if config["provider"]["type"] != "aws":
+        return config
+    machines = [
+        {
+            "InstanceType": kind["node_config"]["InstanceType"],
+            "VCpuInfo": {"DefaultVCpus": 4},
+            "MemoryInfo": {"SizeInMiB": 16384},
+        }
+        for kind in config["available_node_types"].values()
+    ]
+    monkeypatch.setattr(aws_node_provider, "list_ec2_instances", lambda *_: machines)
+    return aws_node_provider.AWSNodeProvider.fillout_available_node_types_resources(config)
+
+
+@on_each_cloud
+def test_a_trial_that_waits_brings_a_worker(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = -(-HOST_BYTES // MEMORY_STEP_BYTES) * MEMORY_STEP_BYTES
+    waiting = [{"CPU": 1, "GPU": 1, "memory": memory}] * 3
+    assert to_launch(as_resolved(path, monkeypatch), waiting) == {"gpu": 3}
+
+
+def test_without_memory_a_type_is_never_started_for_a_trial() -> None:
+    config = prepare_config(read_ray_up(CLOUDS[1]))
+    del config["available_node_types"]["gpu"]["resources"]["memory"]
+    assert to_launch(config, [{"CPU": 1, "GPU": 1, "memory": HOST_BYTES}]) == {}
+
+
+def test_own_machines_are_started_by_the_autoscaler_that_starts_all_of_them() -> None:
+    config = read_ray_up(RAY_UP[2])
+    (start,) = [c for c in config["head_start_ray_commands"] if "--head" in c]
+    assert start.startswith("RAY_enable_autoscaler_v2=0 ray start ")
+    workers = len(config["provider"]["worker_ips"])
+    # The newer one counts the head. Once it no longer does, this file can do without the variable.
+    assert to_launch(config, []) == {"local.cluster.node": workers - 1}
+    before = "ray() { printenv RAY_enable_autoscaler_v2; }; export RAY_enable_autoscaler_v2=1; "
+    # Ray puts such an export before the command.
+    assert subprocess.check_output(["bash", "-c", before + start], text=True) == "0\n"
+
+
+@on_each_cloud
+def test_docker_is_asked_when_rays_connection_of_before_the_group_is_closed(path: Path) -> None:
+    *_, join, wait = read_ray_up(path)["initialization_commands"]
+    assert "usermod --append --groups docker" in join
+    kept = SSHOptions("key", control_path="/tmp").arg_dict["ControlPersist"]
+    assert int(wait.removeprefix("sleep ")) > int(kept.removesuffix("s"))
+
+
+def test_a_google_machine_has_a_disk_that_it_takes_and_keys_from_metadata() -> None:
+    config = read_ray_up(CLOUDS[1])
+    for kind in config["available_node_types"].values():
+        (disk,) = kind["node_config"]["disks"]
+        zone = config["provider"]["availability_zone"]
+        assert disk["initializeParams"]["diskType"] == f"zones/{zone}/diskTypes/pd-balanced"
+        assert kind["node_config"]["metadata"]["items"] == [
+            {"key": "enable-oslogin", "value": "FALSE"}
+        ]
+
+
+@pytest.mark.parametrize("there", [(), ("docker",), ("docker", "nvidia-container-runtime-hook")])
+@pytest.mark.parametrize("known", [True, False])
+def test_docker_and_nvidias_hook_are_installed_where_they_are_missing(
+    there: tuple[str, ...], known: bool, tmp_path: Path
+) -> None:
+    (install,) = [c for c in read_ray_up(CLOUDS[1])["initialization_commands"] if "apt()" in c]
+    log = tmp_path / "log"
+    # Who knows no package of NVIDIA's at first does once there is a list.
+    sudo = f"""#!/bin/sh
+case "$*" in
+*curl*|*tee*|*systemctl*) echo "$*" >> {log}; cat > /dev/null;;
+*toolkit*) echo toolkit >> {log}; {str(known).lower()} || grep -q nvidia.list {log};;
+*) echo "$*" >> {log};;
+esac
+"""
+    for name, text in {"sudo": sudo, **dict.fromkeys(there, "#!/bin/sh\n")}.items():
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    for name in ("sh", "cat", "grep"):
+        (tmp_path / name).symlink_to(f"/bin/{name}")
+    environment = {"PATH": str(tmp_path)}
+    subprocess.run(
+        ["/bin/bash", "-c", install],
+        env=environment,
+        check=True,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+    )
+    done = log.read_text().splitlines() if log.exists() else []
+    if len(there) == 2:
+        assert done == []
+        return
+    assert any("install docker.io" in line for line in done) == (not there)
+    assert done.count("toolkit") == (1 if known else 2)
+    assert done[-1] == "systemctl restart docker"
