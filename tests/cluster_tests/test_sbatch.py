@@ -19,15 +19,23 @@ from tests_support.local_nodes import variables
 from cluster.free_ports import free_ports
 from cluster.processes import end_tree, start_tree
 
-# A step: its options are Slurm's, the rest is run. On the other node, which is this machine
+# A step: its options are Slurm's, the rest is run. What it is not told it takes from the job's
+# variables, as Slurm's own does (src/srun/libsrun/opt.c). On the other node, which is this machine
 # too, Ray gets folders and ports of its own.
 SRUN = """#!/usr/bin/env bash
 echo "srun $*" >>"$CALLS"
 other=
 while [[ $1 == --* ]]; do
-    [[ $1 == --exclude=* ]] && other=yes
+    case $1 in
+    --exclude=*) other=yes ;;
+    --nodes=*) SLURM_JOB_NUM_NODES=${1#*=} ;;
+    --ntasks=*) SLURM_NTASKS=${1#*=} ;;
+    --export=*) SLURM_EXPORT_ENV=${1#*=} ;;
+    esac
     shift
 done
+[[ $SLURM_NTASKS -eq $SLURM_JOB_NUM_NODES ]] || exec echo "not one task on each node"
+[[ $SLURM_EXPORT_ENV == ALL ]] || unset PATH RAY_AUTH_MODE RAY_AUTH_TOKEN_PATH
 command=()
 for word; do
     if [[ -n $other ]]; then
@@ -97,7 +105,9 @@ def first_of_ten_free_ports() -> int:
 class Job:
     """The batch script as Slurm runs it, in a folder."""
 
-    def __init__(self, folder: Path, *arguments: str, nodes: int, address: str) -> None:
+    def __init__(
+        self, folder: Path, *arguments: str, nodes: int, address: str, memory: dict[str, str]
+    ) -> None:
         self.folder = folder
         # By which it gets the ten ports from 20000 + 10 * (number % 1200) on.
         self.number = 100_800 + (first_of_ten_free_ports() - 20_000) // 10
@@ -108,9 +118,12 @@ class Job:
             HEAD_ADDRESS=address,
             HOME=str(folder),
             SLURM_CPUS_PER_TASK="1",
+            SLURM_EXPORT_ENV="NONE",  # as some sites have it
             SLURM_JOB_ID=str(self.number),
             SLURM_JOB_NODELIST="node[1-2]",
             SLURM_JOB_NUM_NODES=str(nodes),
+            SLURM_NTASKS=str(nodes),
+            **memory,
             UNSHIFT_VENV=str(Path(sys.prefix) if nodes > 1 else folder / "venv"),
         )
         env["PATH"] = f"{folder / 'bin'}{os.pathsep}{env['PATH']}"
@@ -152,8 +165,10 @@ class Job:
 def start(tmp_path: Path) -> Iterator[Callable[..., Job]]:
     jobs: list[Job] = []
 
-    def start_job(*arguments: str, nodes: int = 1, address: str = "127.0.0.1") -> Job:
-        jobs.append(Job(tmp_path, *arguments, nodes=nodes, address=address))
+    def start_job(
+        *arguments: str, nodes: int = 1, address: str = "127.0.0.1", **memory: str
+    ) -> Job:
+        jobs.append(Job(tmp_path, *arguments, nodes=nodes, address=address, memory=memory))
         return jobs[-1]
 
     yield start_job
@@ -215,6 +230,48 @@ def test_only_what_slurm_ends_goes_back_to_the_queue(
     assert job.root.wait(timeout=240) == status
     assert (f"scontrol requeue {job.number}" in job.calls) is is_requeued
     assert not list((tmp_path / ".unshift-runs").iterdir())
+
+
+def head_words(job: Job) -> list[str]:
+    """Return the words of the call that starts the head, once it was made."""
+
+    def found() -> list[str]:
+        return [call for call in job.calls if call.startswith("ray start")]
+
+    job.wait_until(lambda: "begun" in job.said and bool(found()))
+    (call,) = found()
+    return call.split()
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"SLURM_MEM_PER_NODE": "16384"}, [f"--memory={12 * 2**30}"]),
+        ({"SLURM_MEM_PER_CPU": "10240"}, [f"--memory={6 * 2**30}"]),
+        ({"SLURM_MEM_PER_NODE": "0"}, []),
+        ({}, []),
+    ],
+)
+def test_ray_is_told_what_memory_the_job_was_given(
+    start: Callable[..., Job], tmp_path: Path, given: dict[str, str], expected: list[str]
+) -> None:
+    """By itself it would see all of the machine: Slurm's limit is in a group of the job's own."""
+    program(tmp_path / "venv" / "bin" / "ray", SLEEPING_RAY)
+    program(tmp_path / "venv" / "bin" / "python", SLEEPING_PYTHON)
+    assert [w for w in head_words(start("sweep.py", **given)) if "--memory=" in w] == expected
+
+
+def test_the_head_is_not_at_an_address_of_its_machine_alone(
+    start: Callable[..., Job], tmp_path: Path
+) -> None:
+    """To which /etc/hosts may lead: here a node's name is 127.0.1.1."""
+    if not subprocess.check_output(["hostname", "-I"], text=True).strip():
+        pytest.skip("this machine has no network")
+    program(tmp_path / "venv" / "bin" / "ray", SLEEPING_RAY)
+    program(tmp_path / "venv" / "bin" / "python", SLEEPING_PYTHON)
+    words = head_words(start("sweep.py", address="127.0.1.1"))
+    (address,) = [word for word in words if word.startswith("--node-ip-address=")]
+    assert not address.startswith("--node-ip-address=127.")
 
 
 TERM_AS_THE_SWEEP_BEGINS = """
