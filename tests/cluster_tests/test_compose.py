@@ -100,6 +100,26 @@ def test_a_container_has_no_more_rights_than_it_uses(name: str) -> None:
     assert service["cap_drop"] == ["ALL"]
     assert service["security_opt"] == ["no-new-privileges:true"]
     assert not {"privileged", "network_mode", "pid", "cap_add"} & service.keys()
+    # Images of others begin as root, and change to another user; that needs capabilities.
+    assert service["image"].startswith("unshift:") or service["user"] not in ("root", "0", "0:0")
+
+
+def test_ray_nodes_tell_one_another_addresses_that_all_of_them_reach() -> None:
+    """By itself a head that is on two networks takes the address by which it gets out."""
+    head, worker = SERVICES["head"], SERVICES["worker"]
+    assert worker["networks"] == SERVICES["gpu-worker"]["networks"] == ["inside"]
+    (alias,) = head["networks"]["inside"]["aliases"]
+    assert not head["networks"]["front"]  # the name is one address then
+    assert f"read -r address _ < <(getent ahostsv4 {alias})\n" in head["command"][2]
+    assert '"--node-ip-address=$address"' in head["command"][2]
+
+
+@on_each_service
+def test_what_keeps_something_has_time_to_write_it_out(name: str) -> None:
+    """Docker kills after 10 s; SeaweedFS alone waits 10 s before it begins to end."""
+    service = SERVICES[name]
+    if any(not volume.startswith(("/", "$")) for volume in service.get("volumes", [])):
+        assert int(service["stop_grace_period"].removesuffix("s")) >= 60
 
 
 def test_the_image_is_built_from_the_dockerfile_and_its_users_home_is_meant() -> None:

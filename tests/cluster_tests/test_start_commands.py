@@ -91,7 +91,8 @@ def _environment(folder: Path) -> dict[str, str]:
 def _head_command(cluster: Cluster, *, secrets: Path) -> str:
     changes = {
         "/run/secrets": str(secrets),
-        "--port=6379": f"--port={cluster.gcs} --node-ip-address={cluster.ip}",
+        "getent ahostsv4 head-inside": f"getent ahostsv4 {cluster.ip}",
+        "--port=6379": f"--port={cluster.gcs}",
         "8076": str(cluster.objects[0]),
         "--dashboard-host=0.0.0.0": "--dashboard-host=127.0.0.1",
         "8265": f"{cluster.dashboard} --ray-client-server-port={cluster.client}",

@@ -127,6 +127,7 @@ class MiniCluster:
         changes = {
             "/run/secrets": str(self.stores.secrets),
             "'*:5432:": "'*:*:",
+            "getent ahostsv4 head-inside": f"getent ahostsv4 {host.ip}",
             "--dashboard-host=0.0.0.0": f"--dashboard-host={host.ip}",
             "--port=6379": f"--port={host.port(6379)}",
             "--dashboard-port=8265": f"--dashboard-port={host.port(8265)}"
