@@ -1,5 +1,6 @@
 #!/bin/sh
-# Make the secrets of a cluster, each once: what is there already stays. docs/cluster.md says who reads which.
+# Make the secrets of a cluster, each once: what is there already stays, but for files with a secret that is
+# newer than they are. docs/cluster.md says who reads which, and how one is changed.
 #
 #   sh cluster/make-secrets.sh
 #
@@ -31,6 +32,15 @@ random | keep postgres_password 444
 random | keep mlflow_password 444
 random | keep mlflow_flask_key 444
 random | keep s3_secret 444
+
+# follow NAME SECRET: delete a file that holds an older secret than there is now.
+follow() {
+    if [ "$2" -nt "$1" ]; then rm -f "$1"; fi
+}
+follow pgpass postgres_password
+follow mlflow_credentials mlflow_password
+follow aws_credentials s3_secret
+follow s3.json s3_secret
 
 # What clients read, in their own formats. The host is any: the name of the server differs by place.
 printf '*:5432:*:unshift:%s\n' "$(cat postgres_password)" | keep pgpass 600

@@ -2,6 +2,7 @@
 
 import configparser
 import json
+import os
 import shutil
 import stat
 import subprocess
@@ -84,14 +85,36 @@ def test_secrets_are_made_once_for_their_owner_alone(tmp_path: Path) -> None:
     folder = tmp_path / "secrets"
     assert make_secrets(folder, tmp_path) == f"secrets in {folder}: 9 files\n"
     first = {path.name: path.read_text() for path in folder.iterdir()}
-    (folder / "mlflow_password").unlink()  # what is missing is made again, and nothing else
+    (folder / "ray_token").unlink()  # what is missing is made again, and nothing else
     make_secrets(folder, tmp_path)
     second = {path.name: path.read_text() for path in folder.iterdir()}
-    assert {name for name in first if first[name] != second[name]} == {"mlflow_password"}
+    assert {name for name in first if first[name] != second[name]} == {"ray_token"}
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert stat.S_IMODE((folder / "pgpass").stat().st_mode) == 0o600  # libpq refuses any other
     plain = [first[name] for name in first if name.endswith(("token", "password", "key", "secret"))]
     assert len(set(plain)) == 5 and all(len(value) == 64 for value in plain)
+
+
+@pytest.mark.parametrize(
+    ("secret", "files"),
+    [
+        ("postgres_password", {"pgpass"}),
+        ("mlflow_password", {"mlflow_credentials"}),
+        ("s3_secret", {"aws_credentials", "s3.json"}),
+    ],
+)
+def test_a_new_secret_is_in_all_files_that_hold_it(
+    tmp_path: Path, secret: str, files: set[str]
+) -> None:
+    make_secrets(tmp_path, tmp_path)
+    first = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    for path in tmp_path.iterdir():
+        os.utime(path, (0, 0))  # made long ago
+    (tmp_path / secret).unlink()
+    make_secrets(tmp_path, tmp_path)
+    second = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    assert {name for name in first if first[name] != second[name]} == {secret, *files}
+    assert all(second[secret] in second[name] for name in files)
 
 
 def test_secrets_are_in_the_formats_of_who_reads_them(tmp_path: Path) -> None:
