@@ -133,6 +133,8 @@ def test_a_container_says_what_it_needs_and_may_not_take_more_memory(pod: dict) 
 def test_a_server_is_watched(pod: dict) -> None:
     (container,) = pod["containers"]
     assert {"readinessProbe", "livenessProbe"} <= container.keys()
+    probes = [probe for name, probe in container.items() if name.endswith("Probe")]
+    assert all(probe.get("timeoutSeconds", 1) >= 5 for probe in probes)  # of a busy server
 
 
 @pytest.mark.parametrize("pod", PODS)
