@@ -117,7 +117,8 @@ def test_an_interrupt_stops_the_job_and_ends_its_head_alone(
         stderr=subprocess.PIPE,
         text=True,
     ) as launcher:
-        assert launcher.stdout is not None and launcher.stdout.readline() == "ready\n"
+        assert launcher.stdout is not None
+        assert launcher.stdout.readline() == "ready\n", launcher.communicate()
         family = processes._members(launcher.pid)
         names = set(map(name_of, family))
         launcher.send_signal(signal.SIGINT)
