@@ -11,8 +11,9 @@ _USUAL_EPHEMERAL = range(49_152, 65_536)
 """IANA's, which macOS and Windows keep to."""
 _LINUX_EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
-# Each process goes through them from a place of its own: who begins together does not meet.
-_turns = itertools.count(64 * os.getpid())
+# Each process goes through them from a place of its own: who begins together does not meet. A
+# prime: with 64 there are 399 places in all, at which processes of any numbers meet more often.
+_turns = itertools.count(61 * os.getpid())
 
 
 def free_ports(count: int) -> list[int]:
