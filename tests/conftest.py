@@ -163,21 +163,18 @@ def driven(local_head, recordings, tmp_path):
     """Return a function that builds a sweep of processes, on a storage root of a name."""
     from tests_support.driven_sweep import DrivenSweep  # brings MLflow
 
-    built = []
+    with contextlib.ExitStack() as running:
 
-    def build(name, **more):
-        sweep = DrivenSweep(
-            storage=more.pop("storage", tmp_path / name),
-            recordings=more.pop("recordings", recordings),
-            environment=local_head.client_environment,
-            **more,
-        )
-        built.append(sweep)
-        return sweep
+        def build(name, **more):
+            sweep = DrivenSweep(
+                storage=more.pop("storage", tmp_path / name),
+                recordings=more.pop("recordings", recordings),
+                environment=local_head.client_environment,
+                **more,
+            )
+            return running.enter_context(sweep)
 
-    yield build
-    for sweep in built:
-        sweep.end()
+        yield build
 
 
 @pytest.fixture(scope="session")

@@ -28,7 +28,7 @@ def cloud():
 
 
 def test_machines_come_while_trials_wait_and_go_when_none_does(cloud, recordings, tmp_path):
-    sweep = DrivenSweep(
+    with DrivenSweep(
         storage=tmp_path / "root",
         recordings=recordings,
         environment=cloud,
@@ -37,8 +37,7 @@ def test_machines_come_while_trials_wait_and_go_when_none_does(cloud, recordings
         more=("--gpus-per-trial", "1"),
         before=("-m", "cluster.workers", "--gpus", "1", "--", sys.executable),
         script="tests/support/mini_cluster_sweep.py",
-    )
-    try:
+    ) as sweep:
         driver = sweep.start()
         assert driver.wait(600) == 0, sweep.printed()
         assert_nothing_lost_or_doubled(sweep)
@@ -52,8 +51,6 @@ def test_machines_come_while_trials_wait_and_go_when_none_does(cloud, recordings
         wait_until(lambda: f"machines: {MOST + 1} (" in sweep.printed(), seconds=240)
         driver.kill()
         wait_until(lambda: count_raylets(cloud) == 1, seconds=240)
-    finally:
-        sweep.end()
 
 
 def count_raylets(cloud):

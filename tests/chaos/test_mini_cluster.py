@@ -1,5 +1,6 @@
 """`make cluster-demo`: a sweep on a cluster in miniature that loses machines and gets others."""
 
+import contextlib
 import time
 from pathlib import Path
 
@@ -86,27 +87,24 @@ def client(cluster, monkeypatch):
 def submitted(cluster, client, recordings, tmp_path):
     """Return a function that makes the sweep, of so many trials, not yet submitted."""
     stores = cluster.stores
-    built = []
+    places = ("--storage", STORAGE, "--study-storage", stores.study_url)
+    with contextlib.ExitStack() as running:
 
-    def build(*, trials):
-        places = ("--storage", STORAGE, "--study-storage", stores.study_url)
-        sweep = SubmittedSweep(
-            storage=tmp_path / f"mini-{trials}",
-            recordings=recordings,
-            environment=cluster.client_environment,
-            trials=trials,
-            steps=STEPS,
-            more=(*places, "--tracking-uri", stores.mlflow),
-            script="tests/support/mini_cluster_sweep.py",
-            study_url=stores.study_url,
-            **(UNSHIFT_SUBMIT if cluster.network.has_namespaces else {"before": RAY_JOB}),
-        )
-        built.append(sweep)
-        return sweep
+        def build(*, trials):
+            sweep = SubmittedSweep(
+                storage=tmp_path / f"mini-{trials}",
+                recordings=recordings,
+                environment=cluster.client_environment,
+                trials=trials,
+                steps=STEPS,
+                more=(*places, "--tracking-uri", stores.mlflow),
+                script="tests/support/mini_cluster_sweep.py",
+                study_url=stores.study_url,
+                **(UNSHIFT_SUBMIT if cluster.network.has_namespaces else {"before": RAY_JOB}),
+            )
+            return running.enter_context(sweep)
 
-    yield build
-    for sweep in built:
-        sweep.end()
+        yield build
 
 
 def test_a_sweep_outlives_its_machines(cluster, submitted):

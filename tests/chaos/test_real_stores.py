@@ -38,7 +38,7 @@ class SweepElsewhere(DrivenSweep):
 def sweep(stores, client, recordings, tmp_path):
     """A sweep of 4 trials that trains two at once, with a Ray of its own."""
     places = ("--storage", "s3://unshift/drill", "--study-storage", stores.study_url)
-    sweep = SweepElsewhere(
+    with SweepElsewhere(
         storage=tmp_path / "unused",
         recordings=recordings,
         environment=stores.client_environment,
@@ -46,9 +46,8 @@ def sweep(stores, client, recordings, tmp_path):
         steps=400,
         more=(*places, "--tracking-uri", stores.mlflow),
         study_url=stores.study_url,
-    )
-    yield sweep
-    sweep.end()
+    ) as sweep:
+        yield sweep
 
 
 @pytest.fixture

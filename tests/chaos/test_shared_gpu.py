@@ -29,16 +29,15 @@ def gpu_head():
 def shared(gpu_head, recordings, tmp_path):
     """The sweep of tests/support/shared_gpu_sweep.py, not yet started."""
     (tmp_path / "meeting").mkdir()
-    sweep = DrivenSweep(
+    with DrivenSweep(
         storage=tmp_path / "shared",
         recordings=recordings,
         environment=gpu_head.client_environment | {"UNSHIFT_MEETING": str(tmp_path / "meeting")},
         trials=3,
         more=(),
         script="tests/support/shared_gpu_sweep.py",
-    )
-    yield sweep
-    sweep.end()
+    ) as sweep:
+        yield sweep
 
 
 @pytest.mark.slow

@@ -26,7 +26,10 @@ TINY_TRIALS = (
 
 @dataclass(kw_only=True)
 class DrivenSweep:
-    """A sweep on a storage root of its own; every start of it is the same command."""
+    """A sweep on a storage root of its own; every start of it is the same command.
+
+    In a `with` block, at whose end no driver runs on.
+    """
 
     storage: Path
     recordings: Path
@@ -73,7 +76,11 @@ class DrivenSweep:
         assert status == expect, self.printed()
         return self.printed()
 
-    def end(self):
+    def __enter__(self):
+        """Begin with no driver."""
+        return self
+
+    def __exit__(self, *_):
         """End all drivers that still run."""
         for driver in self.drivers:
             driver.kill()
