@@ -114,6 +114,11 @@ def test_ray_nodes_tell_one_another_addresses_that_all_of_them_reach() -> None:
     assert '"--node-ip-address=$address"' in head["command"][2]
 
 
+def test_the_object_store_takes_only_the_space_that_it_fills() -> None:
+    """The image's entrypoint would have it set aside 7 GB at the first start."""
+    assert "-master.volumePreallocate=false" in SERVICES["objects"]["command"]
+
+
 @on_each_service
 def test_what_keeps_something_has_time_to_write_it_out(name: str) -> None:
     """Docker kills after 10 s; SeaweedFS alone waits 10 s before it begins to end."""
